@@ -22,10 +22,10 @@ func (in *Inbound) connect(l *Link) {
 
 func (in *Inbound) disconnect() { in.aliases = nil }
 
-// Alias returns the Topic Name of a PUBLISH with a Topic Alias: the one it
+// Topic returns the Topic Name of a PUBLISH with a Topic Alias: the one it
 // brings, which the alias stands for from now on, or the one that the alias
 // stands for [MQTT-3.3.2-8] [MQTT-3.3.2-12].
-func (in *Inbound) Alias(alias uint16, name []byte) (string, error) {
+func (in *Inbound) Topic(alias uint16, name []byte) (string, error) {
 	if alias == 0 || alias > in.aliasMax {
 		return "", violation(mqtt.TopicAliasInvalid, "Topic Alias %d: expected 1 to %d", alias, in.aliasMax)
 	}

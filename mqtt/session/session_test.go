@@ -172,7 +172,7 @@ func (k *talk) line(line string) []string {
 		k.now = k.now.Add(time.Duration(w.num("seconds")) * time.Second)
 		return nil
 	case "alias":
-		alias, known := k.s.Outbound.Alias(w["topic"])
+		alias, known := k.s.Alias(w["topic"])
 		return []string{fmt.Sprintf("alias=%d known=%v", alias, known)}
 	}
 	panic("unknown verb " + verb)
@@ -287,7 +287,7 @@ func (k *talk) publish(w words) []string {
 	name := w["topic"]
 	if w.has("alias") {
 		var err error
-		if name, err = k.s.Inbound.Alias(p.TopicAlias, p.Topic); err != nil {
+		if name, err = k.s.Topic(p.TopicAlias, p.Topic); err != nil {
 			return oops(err)
 		}
 	}

@@ -1,0 +1,390 @@
+package broker
+
+import (
+	"crypto/rand"
+	"errors"
+	"strings"
+	"time"
+
+	"fairlead/listen"
+	"fairlead/mqtt"
+	"fairlead/mqtt/packet"
+	"fairlead/mqtt/session"
+	"fairlead/policy"
+)
+
+// Authenticator says who is behind a Network Connection. A nil Authenticator
+// asks nobody.
+type Authenticator interface {
+	// Authenticate decides by what the CONNECT and the connection show. It may
+	// wait; only this one connection waits with it.
+	Authenticate(c Credentials) (*policy.Principal, policy.Verdict)
+	// Exchange begins enhanced authentication by the given Authentication
+	// Method, or returns nil if there is no such method [MQTT-4.12.0-1].
+	Exchange(method string, c Credentials) Exchange
+}
+
+// Credentials are what a Client shows of itself.
+type Credentials struct {
+	Connect *packet.Connect
+	Info    listen.Info
+}
+
+// Exchange is one enhanced authentication: a sequence of AUTH packets.
+type Exchange interface {
+	// Step takes the Client's Authentication Data, nil if it sent none, and
+	// returns the Server's. With a Principal the exchange has succeeded; with a
+	// failed Verdict it is over; otherwise the Client has to go on
+	// [MQTT-4.12.0-2] [MQTT-4.12.0-3].
+	Step(data []byte) (reply []byte, p *policy.Principal, v policy.Verdict)
+}
+
+// greeting is a connection between its CONNECT and its CONNACK.
+type greeting struct {
+	version  mqtt.Version
+	connect  packet.Connect
+	link     *session.Link
+	exchange Exchange
+}
+
+// greet takes the packets before the CONNACK: a CONNECT first [MQTT-3.1.0-1],
+// then AUTH packets if the Client asked for enhanced authentication.
+func (c *conn) greet(p packet.Packet) error {
+	switch p := p.(type) {
+	case *packet.Connect:
+		if c.greeting == nil {
+			return c.connect(p)
+		}
+	case *packet.Auth:
+		if c.greeting != nil && c.greeting.exchange != nil {
+			return c.authenticate(p)
+		}
+	case *packet.Disconnect:
+		if c.greeting != nil {
+			return errDisconnected
+		}
+	}
+	if c.greeting == nil {
+		return violation(mqtt.ProtocolError, "%s as the first packet: expected CONNECT", p.Type())
+	}
+	return violation(mqtt.ProtocolError, "%s during authentication: expected AUTH", p.Type()) // [MQTT-3.1.2-30]
+}
+
+// connect takes the CONNECT: are its terms acceptable, and who sends it?
+func (c *conn) connect(p *packet.Connect) error {
+	c.greeting = &greeting{version: p.Version, connect: *p}
+	c.version, c.problem = p.Version, true
+	b := c.broker
+	l, err := session.Open(p, &b.limits.Limits)
+	if err != nil {
+		return err
+	}
+	c.greeting.link, c.problem = l, l.Problem
+	if l.Will != nil {
+		l.Will.Message = *l.Will.Message.Keep()
+	}
+	who := Credentials{Connect: &c.greeting.connect, Info: c.nc.Info()}
+	if l.Method != "" {
+		return c.beginExchange(l.Method, who, p.Properties)
+	}
+	if b.auth == nil {
+		return c.accept(&policy.Principal{User: p.User, Method: "open"})
+	}
+	principal, v := b.auth.Authenticate(who)
+	if !v.Allowed() {
+		return refusal(v)
+	}
+	return c.accept(principal)
+}
+
+func (c *conn) beginExchange(method string, who Credentials, p *packet.Properties) error {
+	if c.broker.auth != nil {
+		c.greeting.exchange = c.broker.auth.Exchange(method, who)
+	}
+	if c.greeting.exchange == nil { // [MQTT-4.12.0-1]
+		return violation(mqtt.BadAuthenticationMethod, "Authentication Method %q is not supported", method)
+	}
+	c.method = method
+	return c.exchangeStep(p)
+}
+
+// authenticate takes an AUTH packet before the CONNACK.
+func (c *conn) authenticate(p *packet.Auth) error {
+	if err := c.checkAuth(p, mqtt.ContinueAuthentication); err != nil {
+		return err
+	}
+	return c.exchangeStep(p.Properties)
+}
+
+// checkAuth keeps the rules that hold for each AUTH packet of a Client
+// [MQTT-4.12.0-5] [MQTT-4.12.1-1].
+func (c *conn) checkAuth(p *packet.Auth, want mqtt.ReasonCode) error {
+	if p.Reason != want {
+		return violation(mqtt.ProtocolError, "AUTH with Reason Code %v: expected %v", p.Reason, want)
+	}
+	if p.Properties == nil || p.Properties.AuthenticationMethod != c.method {
+		return violation(mqtt.ProtocolError, "AUTH without the Authentication Method %q of the CONNECT", c.method)
+	}
+	return nil
+}
+
+func (c *conn) exchangeStep(p *packet.Properties) error {
+	reply, principal, v := c.greeting.exchange.Step(authData(p))
+	switch {
+	case !v.Allowed():
+		return refusal(v)
+	case principal != nil:
+		c.greeting.exchange = nil
+		return c.accept(principal, reply...)
+	}
+	return c.sayNow(&packet.Auth{Reason: mqtt.ContinueAuthentication, Properties: c.authProperties(reply)})
+}
+
+func authData(p *packet.Properties) []byte {
+	if !p.Has(mqtt.AuthenticationData) {
+		return nil
+	}
+	return p.AuthenticationData
+}
+
+func (c *conn) authProperties(data []byte) *packet.Properties {
+	p := &packet.Properties{AuthenticationMethod: c.method, AuthenticationData: data}
+	p.Mark(mqtt.AuthenticationMethod)
+	if data != nil {
+		p.Mark(mqtt.AuthenticationData)
+	}
+	return p
+}
+
+// reauthenticate takes an AUTH packet of a connected Client (4.12.1). Until the
+// exchange has succeeded, the Client goes on as who it was.
+func (c *conn) reauthenticate(p *packet.Auth) error {
+	if c.method == "" {
+		return violation(mqtt.ProtocolError, "AUTH without an Authentication Method in the CONNECT") // [MQTT-4.12.0-6]
+	}
+	want := mqtt.ContinueAuthentication
+	if c.renewal == nil {
+		want = mqtt.ReAuthenticate
+	}
+	if err := c.checkAuth(p, want); err != nil {
+		return err
+	}
+	if c.renewal == nil {
+		c.renewal = c.broker.auth.Exchange(c.method, Credentials{Info: c.nc.Info()})
+	}
+	if c.renewal == nil {
+		return violation(mqtt.BadAuthenticationMethod, "Authentication Method %q is not supported any more", c.method)
+	}
+	reply, principal, v := c.renewal.Step(authData(p.Properties))
+	if !v.Allowed() { // [MQTT-4.12.1-2]
+		return refusal(v)
+	}
+	reason := mqtt.ContinueAuthentication
+	if principal != nil {
+		c.principal, c.renewal, reason = principal, nil, mqtt.Success
+	}
+	return c.reply(&packet.Auth{Reason: reason, Properties: c.authProperties(reply)})
+}
+
+func refusal(v policy.Verdict) error {
+	if v.ServerReference != "" {
+		return &elsewhere{&session.Error{Reason: v.Code, What: v.Reason}, v.ServerReference}
+	}
+	return &session.Error{Reason: v.Code, What: v.Reason}
+}
+
+// elsewhere is a refusal that names another Server (4.13).
+type elsewhere struct {
+	why       *session.Error
+	reference string
+}
+
+func (e *elsewhere) Error() string { return e.why.Error() }
+func (e *elsewhere) Unwrap() error { return e.why }
+
+// accept gives the connection its Session and says so.
+func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
+	b, g := c.broker, c.greeting
+	l := g.link
+	if b.admission != nil {
+		if v := b.admission.Connect(who, l); !v.Allowed() {
+			return refusal(v)
+		}
+	}
+	assigned := l.ID == ""
+	if assigned {
+		l.ID = mqtt.ClientID("auto-" + strings.ToLower(rand.Text())) // [MQTT-3.1.3-6]
+		if l.Will != nil {
+			l.Will.Message.Publisher = l.ID
+		}
+	}
+	ack := func(present bool) *packet.Connack {
+		a := l.Connack(present, assigned, &b.limits.Limits)
+		if c.method != "" {
+			a.Properties = withAuth(a.Properties, c.authProperties(authReply))
+		}
+		return a
+	}
+	c.principal, c.greeting = who, nil
+	if l.KeepAlive > 0 {
+		c.keepAlive = time.Duration(l.KeepAlive) * 1500 * time.Millisecond // [MQTT-3.1.2-22]
+	}
+	if err := b.attach(c, l, ack); err != nil {
+		return err
+	}
+	b.Connected.Add(1)
+	b.logger.Debug("client connected", "client", l.ID, "version", l.Version, "remote", c.nc.RemoteAddr(), "clean_start", l.CleanStart)
+	return c.nc.SetReadDeadline(c.deadline())
+}
+
+func (c *conn) deadline() time.Time {
+	if c.keepAlive == 0 {
+		return time.Time{}
+	}
+	return c.lastRead.Add(c.keepAlive)
+}
+
+func withAuth(p, auth *packet.Properties) *packet.Properties {
+	if p == nil {
+		return auth
+	}
+	p.AuthenticationMethod, p.AuthenticationData = auth.AuthenticationMethod, auth.AuthenticationData
+	p.Set |= auth.Set
+	return p
+}
+
+// attach gives the Session of the Client Identifier to the connection: a new
+// one, or the old one if the Client wants it [MQTT-3.1.2-4] [MQTT-3.1.2-5]. A
+// connection that has it now is ended first [MQTT-3.1.4-3].
+func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet.Connack) error {
+	for {
+		s := b.find(l.ID)
+		s.attach.Lock()
+		present, ok := s.takeOver(l)
+		if !ok { // it has ended meanwhile
+			s.attach.Unlock()
+			continue
+		}
+		err := s.begin(c, l, ack(present))
+		s.attach.Unlock()
+		for sub := range s.state.Subscriptions() {
+			if sub.Filter.Shared() {
+				b.wakeShare(sub.Filter.String())
+			}
+		}
+		return err
+	}
+}
+
+// find returns the Session of the Client Identifier, made if there is none.
+func (b *Broker) find(id mqtt.ClientID) *subscriber {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.sessions[id]; s != nil {
+		return s
+	}
+	s := &subscriber{broker: b}
+	s.state.ID = id
+	b.sessions[id] = s
+	b.Sessions.Add(1)
+	return s
+}
+
+// takeOver ends the connection that has the Session now and reports whether the
+// Session is still there and has a past. The caller holds s.attach.
+func (s *subscriber) takeOver(l *session.Link) (present, ok bool) {
+	if s.last != nil {
+		s.last.kick(mqtt.SessionTakenOver, "another connection uses the client identifier") // [MQTT-3.1.4-3]
+		<-s.last.done
+	}
+	if s.isGone() {
+		return false, false
+	}
+	if l.CleanStart && s.last != nil {
+		s.endLocked()
+		return false, false
+	}
+	s.comeBack()
+	return s.last != nil, true
+}
+
+// begin makes c the connection of the Session. The CONNACK is the first packet
+// that the Client gets [MQTT-3.2.0-1].
+func (s *subscriber) begin(c *conn, l *session.Link, ack *packet.Connack) error {
+	s.last, s.ending = c, session.Ending{}
+	s.transient.Store(l.Expiry == 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Connect(l)
+	c.session = s
+	b, err := c.append(c.bytes(), ack)
+	if err != nil {
+		return err
+	}
+	c.setBytes(b)
+	s.conn = c
+	s.online.Store(true)
+	s.pumpLocked(c.lastRead)
+	c.scheduleLocked(c.work)
+	return nil
+}
+
+// refuse answers a CONNECT that is not accepted, if its version has an answer
+// for that [MQTT-3.1.4-2] [v3 MQTT-3.1.2-2]. What is no CONNECT gets none.
+func (c *conn) refuse(err error, r mqtt.ReasonCode) {
+	version := c.version
+	if c.greeting == nil {
+		if version = answerVersion(err); version == 0 {
+			return
+		}
+	}
+	ack := &packet.Connack{Reason: r}
+	if version >= mqtt.V5 {
+		ack.Properties = reasonString(clientText(err))
+		if e := (*elsewhere)(nil); errors.As(err, &e) {
+			ack.Properties.Mark(mqtt.ServerReference)
+			ack.Properties.ServerReference = e.reference
+		}
+	} else if !hasReturnCode(r) {
+		return
+	}
+	c.version = version
+	c.sayNow(ack)
+}
+
+// hasReturnCode reports whether 3.1 and 3.1.1 have a Connect Return code that
+// says the same. For anything else they only close the connection.
+func hasReturnCode(r mqtt.ReasonCode) bool {
+	switch r {
+	case mqtt.UnsupportedProtocolVersion, mqtt.ClientIdentifierNotValid, mqtt.ServerUnavailable, mqtt.ServerBusy,
+		mqtt.BadUserNameOrPassword, mqtt.NotAuthorized, mqtt.Banned, mqtt.QuotaExceeded, mqtt.ConnectionRateExceeded,
+		mqtt.ServerShuttingDown, mqtt.UseAnotherServer, mqtt.ServerMoved, mqtt.BadAuthenticationMethod:
+		return true
+	}
+	return false
+}
+
+// sayNow writes one packet while there is no Session, and so no outbox.
+func (c *conn) sayNow(p packet.Packet) error {
+	b, err := packet.Append(nil, c.version, p)
+	if err != nil {
+		return err
+	}
+	c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+	if _, err = c.nc.Write(b); err != nil {
+		return err
+	}
+	c.flushed(len(b))
+	return c.nc.SetWriteDeadline(time.Time{})
+}
+
+// answerVersion is the version in which to answer what could not be read as a
+// CONNECT; 0: not at all. A protocol level below 5 that we do not know is
+// answered as 3.1.1 asks, a later one as 5.0 does [v3 MQTT-3.1.2-2].
+func answerVersion(err error) mqtt.Version {
+	var e *packet.Error
+	if !errors.As(err, &e) || e.Packet != packet.CONNECT {
+		return 0
+	}
+	return 0
+}

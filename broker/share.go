@@ -1,0 +1,199 @@
+package broker
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"fairlead/mqtt"
+	"fairlead/mqtt/session"
+	"fairlead/trace"
+)
+
+// group is a Shared Subscription: each message goes to one of its members.
+type group struct {
+	filter  string                    // with $share/<ShareName>/
+	members atomic.Pointer[[]*target] // never nil after join; replaced, not changed, under the router's lock
+	next    atomic.Uint32
+}
+
+func (g *group) list() []*target {
+	if p := g.members.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// join adds the member or replaces its options.
+func (g *group) join(to *subscriber, sub *session.Subscription) {
+	t := &target{to: to, qos: sub.QoS, asPublished: sub.RetainAsPublished, via: &session.Via{Share: g.filter}}
+	if sub.ID != 0 {
+		t.via.IDs = []uint32{sub.ID}
+	}
+	list := slices.Clone(g.list())
+	if i := slices.IndexFunc(list, func(m *target) bool { return m.to == to }); i >= 0 {
+		list[i] = t
+	} else {
+		list = append(list, t)
+	}
+	g.members.Store(&list)
+}
+
+// leave removes the member and returns how many are left.
+func (g *group) leave(from *subscriber) int {
+	list := slices.DeleteFunc(slices.Clone(g.list()), func(m *target) bool { return m.to == from })
+	g.members.Store(&list)
+	return len(list)
+}
+
+// has reports whether the member still is one.
+func (g *group) has(t *target) bool { return slices.Contains(g.list(), t) }
+
+// pick chooses the member for the next message: in turn, those first that are
+// connected and keep up, then connected ones, then any that has room. Members in
+// not are left out. Nil: nobody has room.
+func (g *group) pick(not *subscriber) *target {
+	list := g.list()
+	if len(list) == 0 {
+		return nil
+	}
+	start := int(g.next.Add(1) % uint32(len(list)))
+	var best *target
+	bestRank := 0
+	for i := range list {
+		t := list[(start+i)%len(list)]
+		if rank := t.to.rank(); rank > bestRank && t.to != not {
+			best, bestRank = t, rank
+			if rank == rankMax {
+				break
+			}
+		}
+	}
+	return best
+}
+
+const rankMax = 3
+
+// rank says how well a Session could take a message of a Shared Subscription.
+func (s *subscriber) rank() int {
+	switch {
+	case s.full.Load() || s.doomed.Load():
+		return 0
+	case !s.online.Load():
+		return 1
+	case s.busy.Load():
+		return 2
+	}
+	return rankMax
+}
+
+// deliverShared gives the message to one member. A member that leaves meanwhile
+// is passed over.
+func (b *Broker) deliverShared(f *fanout, g *group) bool {
+	for {
+		t := g.pick(nil)
+		if t == nil {
+			return false
+		}
+		t.to.mu.Lock()
+		if t.to.gone || !g.has(t) {
+			t.to.mu.Unlock()
+			if len(g.list()) == 0 {
+				return false
+			}
+			continue
+		}
+		outcome := t.to.acceptLocked(f, t)
+		t.to.mu.Unlock()
+		return b.delivered(f, t.to, t, outcome)
+	}
+}
+
+// condemn ends the members that are full: no one could take a message that
+// nobody may refuse.
+func (g *group) condemn() {
+	for _, t := range g.list() {
+		t.to.condemn()
+	}
+}
+
+// reshare gives messages of Shared Subscriptions, taken from the Session from,
+// to other members. Those for which there is no other, or none connected while
+// from itself stays, go back to it.
+func (b *Broker) reshare(from *subscriber, messages []session.Delivery, stays bool) {
+	if len(messages) == 0 {
+		return
+	}
+	w := workPool.Get().(*work)
+	for _, d := range messages {
+		if !b.reshareOne(w, from, d, stays) {
+			b.droppedMessage(d.Message, from.state.ID, d.QoS, trace.DroppedSessionGone)
+		}
+	}
+	for i, c := range w.dirty {
+		c.flush()
+		w.dirty[i] = nil
+	}
+	w.dirty = w.dirty[:0]
+	b.count(&w.tally)
+	w.tally = tally{}
+	w.fan.reset()
+	workPool.Put(w)
+}
+
+// reshareOne reports whether somebody has the message.
+func (b *Broker) reshareOne(w *work, from *subscriber, d session.Delivery, stays bool) bool {
+	var t *target
+	if g := b.router.share(d.Via.Share); g != nil {
+		t = g.pick(from)
+	}
+	if stays && (t == nil || !t.to.online.Load()) {
+		from.mu.Lock()
+		from.queueLocked(d)
+		if from.conn != nil {
+			from.pumpLocked(d.Message.Received)
+			from.conn.scheduleLocked(w)
+		}
+		from.mu.Unlock()
+		return true
+	}
+	if t == nil {
+		return false
+	}
+	f := &w.fan
+	f.begin(nil, w)
+	f.scratch, f.kept, f.once = *d.Message, d.Message, true
+	f.now = b.now()
+	t.to.mu.Lock()
+	outcome := t.to.acceptLocked(f, t)
+	t.to.mu.Unlock()
+	b.Outcomes[trace.Moved].Add(1)
+	return b.delivered(f, t.to, t, outcome) || d.QoS == mqtt.QoS0
+}
+
+// unshare takes the messages out of the Session that other members of its Shared
+// Subscriptions may have; with a share, only those of that one.
+func (s *subscriber) unshare(share string) []session.Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bytes := s.state.Queued()
+	ds := s.state.Unshare(share)
+	after, left := s.state.Queued()
+	s.broker.queued.Add(int64(left - bytes))
+	s.broker.QueuedMessages.Add(int64(after - n))
+	s.levelLocked()
+	return ds
+}
+
+// wakeShare lets a member that has just come take over what waits at members
+// that are away.
+func (b *Broker) wakeShare(filter string) {
+	g := b.router.share(filter)
+	if g == nil {
+		return
+	}
+	for _, t := range g.list() {
+		if !t.to.online.Load() && t.to.busy.Load() {
+			b.reshare(t.to, t.to.unshare(filter), true)
+		}
+	}
+}
