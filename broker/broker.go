@@ -23,6 +23,9 @@ import (
 // Limits are what Clients may make the broker hold.
 type Limits struct {
 	session.Limits
+	// Connections is how many there may be at a time; beyond it a connection is
+	// closed before a byte is read. 0: no limit.
+	Connections int
 	// ConnectTimeout is the longest time from the accepted connection to a
 	// complete CONNECT. Beyond it the connection is closed.
 	ConnectTimeout time.Duration
@@ -116,6 +119,7 @@ func New(o Options) *Broker {
 	if b.logger == nil {
 		b.logger = slog.New(slog.DiscardHandler)
 	}
+	b.router.levels = b.limits.TopicLevels
 	b.stopSys = b.publishSys(o.SysEvery)
 	return b
 }
@@ -162,11 +166,12 @@ func (b *Broker) stopTimers() {
 	}
 }
 
-// enter registers a connection; false if the broker is shutting down.
+// enter registers a connection; false if there are too many, or the broker is
+// shutting down.
 func (b *Broker) enter(c *conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stopping {
+	if b.stopping || b.limits.Connections > 0 && len(b.conns) >= b.limits.Connections {
 		return false
 	}
 	b.serving.Add(1)

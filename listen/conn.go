@@ -66,6 +66,7 @@ type socket struct {
 	net.Conn
 	raw   syscall.RawConn
 	info  *Info
+	first func(b []byte) error // looks at what comes first; nil once it has
 	read  reading
 	write writing
 }
@@ -122,7 +123,8 @@ func (s *socket) ReadLent(l packet.Lender) (int, error) {
 func (s *socket) tryRead(fd uintptr) bool {
 	r := &s.read
 	for {
-		n, err := syscall.Read(int(fd), r.lender.Lend())
+		b := r.lender.Lend()
+		n, err := syscall.Read(int(fd), b)
 		if err == syscall.EINTR {
 			continue
 		}
@@ -137,6 +139,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 			return true
 		}
 		r.n = n
+		if s.first != nil && n > 0 {
+			r.err = s.first(b[:n])
+			s.first = nil
+		}
 		return true
 	}
 }

@@ -51,7 +51,7 @@ type Error struct {
 	Packet Type            // the packet that was read; 0 if the first byte was wrong
 	At     int             // where, in bytes from the start of the packet
 	What   string          // what was found and what was expected: "QoS 3"
-	Level  byte            // of a CONNECT with UnsupportedProtocolVersion: its Protocol Level
+	Level  byte            // of a CONNECT: its Protocol Level, as far as it was read; it says in which form to answer
 }
 
 // Error reads like "read PUBLISH: byte 0: QoS 3 (0x81 Malformed Packet)".

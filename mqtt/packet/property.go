@@ -1,6 +1,9 @@
 package packet
 
 import (
+	"bytes"
+	"math/bits"
+
 	"fairlead/mqtt"
 )
 
@@ -34,17 +37,16 @@ var allowedProperties = [16]PropertySet{
 	AUTH:        reasonProperties | 1<<mqtt.AuthenticationMethod | 1<<mqtt.AuthenticationData,
 }
 
-// willProperties are those of a Will, section 3.1.3.2.
-const willProperties PropertySet = publishProperties | 1<<mqtt.WillDelayInterval
-
 // section cuts off the properties of a packet: a length, and as many bytes.
 func (c *cursor) section() cursor {
-	n := c.varint("Property Length")
-	if int(n) > len(c.b) {
-		c.fail(mqtt.MalformedPacket, "Property Length "+itoa(int(n))+": only "+itoa(len(c.b))+" bytes are left")
+	at := c.read
+	n := int(c.varint("Property Length"))
+	if n > len(c.b) {
+		c.failAt(at, mqtt.MalformedPacket, "Property Length "+itoa(n)+": only "+itoa(len(c.b))+" bytes are left")
+		n = 0
 	}
-	s := cursor{base: c.base + c.read, packet: c.packet, err: c.err}
-	s.b = c.take(min(int(n), len(c.b)), "properties")
+	s := cursor{base: c.base + c.read, packet: c.packet, level: c.level, err: c.err}
+	s.b = c.take(n, "properties")
 	return s
 }
 
@@ -55,8 +57,8 @@ func (c *cursor) join(s *cursor) {
 	}
 }
 
-// property reads the identifier of the next property: one that is allowed here
-// and has not been before.
+// property reads the identifier of the next property: one that is allowed here,
+// and has not been before unless it may be repeated (2.2.2.2).
 func (c *cursor) property(allowed PropertySet, seen *PropertySet) mqtt.PropertyID {
 	at := c.read
 	n := c.varint("Property Identifier")
@@ -64,15 +66,13 @@ func (c *cursor) property(allowed PropertySet, seen *PropertySet) mqtt.PropertyI
 		return 0
 	}
 	if n > 63 || allowed&(1<<n) == 0 {
-		c.read = at
-		c.fail(mqtt.MalformedPacket, "property "+itoa(int(n))+" does not belong into "+c.packet.String()) // 2.2.2.2
+		c.failAt(at, mqtt.MalformedPacket, "property "+itoa(int(n))+" does not belong in "+c.packet.String())
 		return 0
 	}
 	id := mqtt.PropertyID(n)
 	repeatable := id == mqtt.UserPropertyID || id == mqtt.SubscriptionIdentifier && c.packet == PUBLISH
 	if *seen&(1<<n) != 0 && !repeatable {
-		c.read = at
-		c.fail(mqtt.ProtocolError, "property "+itoa(int(n))+" twice")
+		c.failAt(at, mqtt.ProtocolError, "property "+itoa(int(n))+" twice")
 		return 0
 	}
 	*seen |= 1 << n
@@ -82,6 +82,7 @@ func (c *cursor) property(allowed PropertySet, seen *PropertySet) mqtt.PropertyI
 // properties reads the properties of any packet but PUBLISH. Nil: there are
 // none.
 func (c *cursor) properties() *Properties {
+	at := c.read
 	s := c.section()
 	if len(s.b) == 0 {
 		c.join(&s)
@@ -92,10 +93,10 @@ func (c *cursor) properties() *Properties {
 		s.value(p, s.property(allowedProperties[c.packet], &p.Set))
 	}
 	p.Set &^= 1 << mqtt.UserPropertyID
-	if s.err == nil && p.Has(mqtt.AuthenticationData) && !p.Has(mqtt.AuthenticationMethod) {
-		s.fail(mqtt.ProtocolError, "Authentication Data without Authentication Method")
-	}
 	c.join(&s)
+	if p.Has(mqtt.AuthenticationData) && !p.Has(mqtt.AuthenticationMethod) { // 3.1.2.11.10
+		c.failAt(at, mqtt.ProtocolError, "Authentication Data without Authentication Method")
+	}
 	return p
 }
 
@@ -105,11 +106,11 @@ func (c *cursor) value(p *Properties, id mqtt.PropertyID) {
 	case mqtt.SessionExpiryInterval:
 		p.SessionExpiry = c.uint32("Session Expiry Interval")
 	case mqtt.ReceiveMaximum:
-		p.ReceiveMaximum = uint16(c.positive(uint32(c.uint16("Receive Maximum")), "Receive Maximum"))
+		p.ReceiveMaximum = uint16(c.positive("Receive Maximum", readUint16))
 	case mqtt.MaximumPacketSize:
-		p.MaximumPacketSize = c.positive(c.uint32("Maximum Packet Size"), "Maximum Packet Size")
+		p.MaximumPacketSize = c.positive("Maximum Packet Size", (*cursor).uint32)
 	case mqtt.SubscriptionIdentifier:
-		p.SubscriptionID = c.positive(c.varint("Subscription Identifier"), "Subscription Identifier")
+		p.SubscriptionID = c.positive("Subscription Identifier", (*cursor).varint)
 	case mqtt.TopicAliasMaximum:
 		p.TopicAliasMaximum = c.uint16("Topic Alias Maximum")
 	case mqtt.ServerKeepAlive:
@@ -133,7 +134,7 @@ func (c *cursor) value(p *Properties, id mqtt.PropertyID) {
 	case mqtt.AuthenticationMethod:
 		p.AuthenticationMethod = c.string("Authentication Method")
 	case mqtt.AuthenticationData:
-		p.AuthenticationData = append([]byte{}, c.binary("Authentication Data")...)
+		p.AuthenticationData = bytes.Clone(c.binary("Authentication Data"))
 	case mqtt.ResponseInformation:
 		p.ResponseInformation = c.string("Response Information")
 	case mqtt.ServerReference:
@@ -145,90 +146,120 @@ func (c *cursor) value(p *Properties, id mqtt.PropertyID) {
 	}
 }
 
-// positive refuses 0.
-func (c *cursor) positive(n uint32, what string) uint32 {
-	if n == 0 && c.err == nil {
-		c.fail(mqtt.ProtocolError, what+" 0")
+// positive reads a number that must not be 0.
+func (c *cursor) positive(what string, read func(*cursor, string) uint32) uint32 {
+	at := c.read
+	n := read(c, what)
+	if n == 0 {
+		c.failAt(at, mqtt.ProtocolError, what+" 0")
 	}
 	return n
 }
 
+func readUint16(c *cursor, what string) uint32 { return uint32(c.uint16(what)) }
+
 // bit reads a byte that is 0 or 1.
 func (c *cursor) bit(what string) byte {
+	at := c.read
 	b := c.byte(what)
 	if b > 1 {
-		c.fail(mqtt.ProtocolError, what+" "+itoa(int(b))+": expected 0 or 1")
+		c.failAt(at, mqtt.ProtocolError, what+" "+itoa(int(b))+": expected 0 or 1")
 	}
 	return b
 }
 
-// message is what the properties of a PUBLISH or a Will say.
-type message struct {
-	forward  []byte // those that travel on, as they came
-	stripped bool   // forward is not the whole section: the others are cut out
-	expiry   uint32
-	delay    uint32
-	alias    uint16
-	seen     PropertySet
-	subIDs   []uint32
-	scratch  []byte
+// empty reports whether there is nothing to write.
+func (p *Properties) empty() bool { return p == nil || p.Set == 0 && len(p.User) == 0 }
+
+// properties appends the properties with their length, by rising identifier;
+// User Properties come last, in their order.
+func (e *encoder) properties(p *Properties) {
+	if p.empty() {
+		e.byte(0) // [MQTT-2.2.2-1]
+		return
+	}
+	if stray := p.Set &^ allowedProperties[e.packet]; stray != 0 {
+		e.fail("property %d does not belong there", bits.TrailingZeros64(uint64(stray)))
+	}
+	if p.Has(mqtt.AuthenticationData) && !p.Has(mqtt.AuthenticationMethod) {
+		e.fail("Authentication Data without Authentication Method")
+	}
+	at := len(e.b)
+	e.b = append(e.b, 0, 0, 0, 0)
+	for set := uint64(p.Set &^ (1 << mqtt.UserPropertyID)); set != 0; set &= set - 1 {
+		e.value(p, mqtt.PropertyID(bits.TrailingZeros64(set)))
+	}
+	for _, u := range p.User {
+		e.byte(byte(mqtt.UserPropertyID))
+		e.text(u.Name)
+		e.text(u.Value)
+	}
+	e.b = settle(e.b, at)
 }
 
-// messageProperties reads the properties of a PUBLISH or a Will. Those that are
-// forwarded stay in their wire form: as a view of the packet if they are all
-// there is, else copied one by one to m.scratch.
-func (c *cursor) messageProperties(m *message, allowed PropertySet) {
-	s := c.section()
-	all := s.b
-	m.scratch = m.scratch[:0]
-	for len(s.b) > 0 {
-		rest := s.b
-		id := s.property(allowed, &m.seen)
-		own := true
-		switch id {
-		case mqtt.MessageExpiryInterval:
-			m.expiry = s.uint32("Message Expiry Interval")
-		case mqtt.TopicAlias:
-			if m.alias = s.uint16("Topic Alias"); m.alias == 0 && s.err == nil {
-				s.fail(mqtt.TopicAliasInvalid, "Topic Alias 0") // [MQTT-3.3.2-8]
-			}
-		case mqtt.SubscriptionIdentifier:
-			m.subIDs = append(m.subIDs, s.positive(s.varint("Subscription Identifier"), "Subscription Identifier"))
-		case mqtt.WillDelayInterval:
-			m.delay = s.uint32("Will Delay Interval")
-		default:
-			own = false
-			s.forwarded(id)
-		}
-		if s.err != nil {
-			break
-		}
-		if own && !m.stripped {
-			m.stripped = true
-			m.scratch = append(m.scratch, all[:len(all)-len(rest)]...)
-		} else if !own && m.stripped {
-			m.scratch = append(m.scratch, rest[:len(rest)-len(s.b)]...)
-		}
-	}
-	if m.forward = all; m.stripped {
-		m.forward = m.scratch
-	}
-	c.join(&s)
-}
-
-// forwarded checks the value of a property that travels on.
-func (c *cursor) forwarded(id mqtt.PropertyID) {
+// value appends one property.
+func (e *encoder) value(p *Properties, id mqtt.PropertyID) {
+	e.byte(byte(id))
 	switch id {
-	case mqtt.PayloadFormatIndicator:
-		c.bit("Payload Format Indicator")
-	case mqtt.ContentType:
-		c.text("Content Type")
-	case mqtt.ResponseTopic:
-		c.text("Response Topic")
-	case mqtt.CorrelationData:
-		c.binary("Correlation Data")
-	case mqtt.UserPropertyID:
-		c.text("User Property")
-		c.text("User Property")
+	case mqtt.SessionExpiryInterval:
+		e.uint32(p.SessionExpiry)
+	case mqtt.MaximumPacketSize:
+		e.uint32(e.positive(p.MaximumPacketSize, "Maximum Packet Size"))
+	case mqtt.ReceiveMaximum:
+		e.uint16(uint16(e.positive(uint32(p.ReceiveMaximum), "Receive Maximum")))
+	case mqtt.TopicAliasMaximum:
+		e.uint16(p.TopicAliasMaximum)
+	case mqtt.ServerKeepAlive:
+		e.uint16(p.ServerKeepAlive)
+	case mqtt.SubscriptionIdentifier:
+		e.subscriptionID(p.SubscriptionID)
+	case mqtt.RequestProblemInformation:
+		e.bit(p.RequestProblemInfo)
+	case mqtt.RequestResponseInformation:
+		e.bit(p.RequestResponseInfo)
+	case mqtt.MaximumQoS:
+		e.bit(p.MaximumQoS)
+	case mqtt.RetainAvailable:
+		e.bit(p.RetainAvailable)
+	case mqtt.WildcardSubscriptionAvailable:
+		e.bit(p.WildcardAvailable)
+	case mqtt.SubscriptionIdentifierAvailable:
+		e.bit(p.SubIDAvailable)
+	case mqtt.SharedSubscriptionAvailable:
+		e.bit(p.SharedAvailable)
+	case mqtt.AssignedClientIdentifier:
+		e.text(p.AssignedClientID)
+	case mqtt.AuthenticationMethod:
+		e.text(p.AuthenticationMethod)
+	case mqtt.ResponseInformation:
+		e.text(p.ResponseInformation)
+	case mqtt.ServerReference:
+		e.text(p.ServerReference)
+	case mqtt.ReasonString:
+		e.text(p.ReasonString)
+	case mqtt.AuthenticationData:
+		e.binary(p.AuthenticationData)
 	}
+}
+
+func (e *encoder) positive(n uint32, what string) uint32 {
+	if n == 0 {
+		e.fail("%s 0", what)
+	}
+	return n
+}
+
+func (e *encoder) subscriptionID(id uint32) {
+	if id == 0 || id > varintMax {
+		e.fail("Subscription Identifier %d: expected 1 to %d", id, varintMax)
+		return
+	}
+	e.b = appendVarint(e.b, int(id))
+}
+
+func (e *encoder) bit(b byte) {
+	if b > 1 {
+		e.fail("%d in a property that is 0 or 1", b)
+	}
+	e.byte(b)
 }

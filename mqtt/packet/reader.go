@@ -2,8 +2,6 @@ package packet
 
 import (
 	"errors"
-	"io"
-	"sync"
 
 	"fairlead/mqtt"
 )
@@ -11,27 +9,17 @@ import (
 // ErrMore says that the bytes so far hold no whole packet.
 var ErrMore = errors.New("packet: more bytes are needed")
 
-// Lender hands out a buffer to read into. A source that waits asks for it only
-// once there is something to read, so that an idle connection holds no buffer.
-type Lender interface {
-	// Lend returns the free part of the buffer. It is never empty.
-	Lend() []byte
-	// Return takes it back unused.
-	Return()
-}
-
-// LentReader is a source that reads into a lent buffer. ReadLent is like
-// io.Reader's Read, but calls l.Lend right before it tries to read, and l.Return
-// before it waits. When it returns n > 0, n bytes stand in the lent buffer.
-type LentReader interface {
-	ReadLent(l Lender) (n int, err error)
-}
-
 // Reader cuts a stream of bytes into packets. Fill it, then call Next until it
 // says ErrMore. The zero Reader waits for a CONNECT.
 //
 // The packets that a Client sends most are kept in the Reader and used again: a
-// packet is valid until the next call of any method.
+// packet is valid until the next call of any method. Strings in packets are
+// copies and may be kept, as may everything in a CONNECT.
+//
+// A Reader does not know on which side it stands: it reads what clients send
+// and what brokers send. Rules that need a direction or a Session are the
+// caller's, and so is the syntax of Topic Names and Topic Filters; the text of
+// both is checked.
 type Reader struct {
 	// Version is that of the connection. A CONNECT sets it; while it is 0, only
 	// a CONNECT is understood.
@@ -42,6 +30,7 @@ type Reader struct {
 
 	buf  *buffer // nil: nothing is held
 	r, w int     // the bytes buf.b[r:w] are not consumed yet
+	need int     // whole length of the packet that begins at r; 0: not known
 	busy bool    // the last read has filled the buffer: take a large one
 
 	publish Publish
@@ -49,105 +38,7 @@ type Reader struct {
 	pubrec  Pubrec
 	pubrel  Pubrel
 	pubcomp Pubcomp
-	scratch []byte   // stripped properties of a PUBLISH
 	subIDs  []uint32 // Subscription Identifiers of a PUBLISH
-}
-
-// buffer is what the pools hold.
-type buffer struct{ b []byte }
-
-// The sizes of read buffers: most connections say little, some say much. What
-// grows beyond is not used again.
-const (
-	smallBuffer = 4 << 10
-	largeBuffer = 64 << 10
-)
-
-var (
-	smallBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, smallBuffer)} }}
-	largeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, largeBuffer)} }}
-)
-
-// Fill reads once from src into the buffer. If src is a [LentReader], the Reader
-// holds no buffer while src waits.
-func (r *Reader) Fill(src io.Reader) (int, error) {
-	var n int
-	var err error
-	if lr, ok := src.(LentReader); ok {
-		n, err = lr.ReadLent(r)
-	} else {
-		n, err = src.Read(r.Lend())
-	}
-	if n > 0 {
-		r.Filled(n)
-	} else {
-		r.Return()
-	}
-	return n, err
-}
-
-// Lend implements [Lender].
-func (r *Reader) Lend() []byte {
-	r.makeRoom()
-	return r.buf.b[r.w:]
-}
-
-// Return implements [Lender].
-func (r *Reader) Return() { r.Release() }
-
-// Filled says that n bytes stand in the lent buffer.
-func (r *Reader) Filled(n int) {
-	r.w += n
-	r.busy = r.w == len(r.buf.b)
-}
-
-// Buffered is the number of bytes that are not consumed yet.
-func (r *Reader) Buffered() int { return r.w - r.r }
-
-// Release gives the buffer back if it is empty.
-func (r *Reader) Release() {
-	if r.buf == nil || r.r < r.w {
-		return
-	}
-	switch len(r.buf.b) {
-	case smallBuffer:
-		smallBuffers.Put(r.buf)
-	case largeBuffer:
-		largeBuffers.Put(r.buf)
-	}
-	r.buf, r.r, r.w = nil, 0, 0
-}
-
-// makeRoom sees to it that the buffer has free bytes. It grows only when it is
-// full, so it never holds more than twice of what has really arrived.
-func (r *Reader) makeRoom() {
-	switch {
-	case r.buf == nil && r.busy:
-		r.buf = largeBuffers.Get().(*buffer)
-	case r.buf == nil:
-		r.buf = smallBuffers.Get().(*buffer)
-	case r.r == r.w:
-		r.r, r.w = 0, 0
-	case r.w == len(r.buf.b) && r.r > 0:
-		r.w = copy(r.buf.b, r.buf.b[r.r:r.w])
-		r.r = 0
-	}
-	if r.w < len(r.buf.b) {
-		return
-	}
-	old := r.buf
-	if len(old.b) < largeBuffer {
-		r.buf = largeBuffers.Get().(*buffer)
-	} else {
-		r.buf = &buffer{make([]byte, 2*len(old.b))}
-	}
-	copy(r.buf.b, old.b[:r.w])
-	switch len(old.b) {
-	case smallBuffer:
-		smallBuffers.Put(old)
-	case largeBuffer:
-		largeBuffers.Put(old)
-	}
 }
 
 // Next returns the next packet, or ErrMore. Any other error is an [*Error]: the
@@ -164,19 +55,61 @@ func (r *Reader) Next() (Packet, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < header+length {
+	if r.need = header + length; len(b) < r.need {
 		return nil, ErrMore
 	}
-	p, err := r.decode(b[0], b[header:header+length], header)
+	p, err := r.decode(b[0], b[header:r.need], header)
 	if err != nil {
 		return nil, err
 	}
-	r.r += header + length
+	r.r += r.need
+	r.need = 0
 	return p, nil
 }
 
+// checkFirst checks the type and the flags of the first byte before the rest
+// has come.
+func (r *Reader) checkFirst(first byte) error {
+	t, flags := Type(first>>4), first&0x0F
+	if r.Version == 0 && t != CONNECT { // [MQTT-3.1.0-1]
+		return &Error{mqtt.ProtocolError, t, 0, "expected CONNECT as the first packet", 0}
+	}
+	if t == 0 || t == AUTH && r.Version < mqtt.V5 {
+		return &Error{mqtt.MalformedPacket, t, 0, "packet type " + itoa(int(t)) + " is reserved", 0}
+	}
+	if t == PUBLISH {
+		return r.checkPublishFlags(flags)
+	}
+	var want byte
+	if t == PUBREL || t == SUBSCRIBE || t == UNSUBSCRIBE {
+		want = 0x02
+		if r.Version == mqtt.V31 {
+			flags &^= DupBit // 3.1 lets them be repeated
+		}
+	}
+	// [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
+	// [MQTT-3.14.1-1] [MQTT-3.15.1-1] [v3 MQTT-2.2.2-2]
+	if flags != want {
+		return &Error{mqtt.MalformedPacket, t, 0, "flags " + itoa(int(flags)) + ": expected " + itoa(int(want)), 0}
+	}
+	return nil
+}
+
+func (r *Reader) checkPublishFlags(flags byte) error {
+	const qos = 0x06
+	if flags&qos == qos { // [MQTT-3.3.1-4]
+		return &Error{mqtt.MalformedPacket, PUBLISH, 0, "QoS 3", 0}
+	}
+	// [MQTT-3.3.1-2]; 3.1 says only that such a DUP flag means nothing.
+	if flags&DupBit != 0 && flags&qos == 0 && r.Version > mqtt.V31 {
+		return &Error{mqtt.MalformedPacket, PUBLISH, 0, "DUP flag with QoS 0", 0}
+	}
+	return nil
+}
+
 // header reads the Remaining Length. It returns that and the length of the
-// fixed header.
+// fixed header. A packet that is too large is refused here, before its body has
+// come.
 func (r *Reader) header(b []byte) (length, header int, err error) {
 	t := Type(b[0] >> 4)
 	for i := 1; i <= 4; i++ {
@@ -184,61 +117,35 @@ func (r *Reader) header(b []byte) (length, header int, err error) {
 			return 0, 0, ErrMore
 		}
 		length |= int(b[i]&0x7F) << (7 * (i - 1))
-		if b[i]&0x80 != 0 {
-			continue
+		if b[i]&0x80 == 0 {
+			header = i + 1
+			break
 		}
-		if i > 1 && b[i] == 0 && r.Version >= mqtt.V5 { // [MQTT-1.5.5-1]
-			return 0, 0, &Error{mqtt.MalformedPacket, t, 1, "Remaining Length takes more bytes than it needs", 0}
-		}
-		header = i + 1
-		break
 	}
 	if header == 0 {
 		return 0, 0, &Error{mqtt.MalformedPacket, t, 1, "Remaining Length has more than four bytes", 0}
 	}
+	if r.Version >= mqtt.V5 && header != 1+varintSize(length) {
+		return 0, 0, wastefulLength(t)
+	}
 	if r.MaxBytes > 0 && header+length > r.MaxBytes {
-		return 0, 0, &Error{mqtt.PacketTooLarge, t, 1, "packet of " + itoa(header+length) + " bytes: expected at most " + itoa(r.MaxBytes), 0}
+		return 0, 0, &Error{mqtt.PacketTooLarge, t, 1,
+			"packet of " + itoa(header+length) + " bytes: expected at most " + itoa(r.MaxBytes), 0}
 	}
 	return length, header, nil
 }
 
-// checkFirst checks the type and the flags of the first byte before the rest
-// has come.
-func (r *Reader) checkFirst(first byte) error {
-	t, flags := Type(first>>4), first&0x0F
-	if t == 0 || t == AUTH && r.Version != mqtt.V5 && r.Version != 0 {
-		return &Error{mqtt.MalformedPacket, t, 0, "packet type " + itoa(int(t)) + " is reserved", 0}
-	}
-	if r.Version == 0 && t != CONNECT {
-		return &Error{mqtt.ProtocolError, t, 0, "expected CONNECT as the first packet", 0} // [MQTT-3.1.0-1]
-	}
-	var want byte
-	switch t {
-	case PUBLISH:
-		if flags&0x06 == 0x06 {
-			return &Error{mqtt.MalformedPacket, t, 0, "QoS 3", 0} // [MQTT-3.3.1-4]
-		}
-		if flags&DupBit != 0 && flags&0x06 == 0 && r.Version > mqtt.V31 {
-			return &Error{mqtt.MalformedPacket, t, 0, "DUP flag with QoS 0", 0} // [MQTT-3.3.1-2]
-		}
-		return nil
-	case PUBREL, SUBSCRIBE, UNSUBSCRIBE:
-		want = 0x02
-		if r.Version == mqtt.V31 {
-			flags &^= DupBit // 3.1 lets them be repeated
-		}
-	}
-	if flags != want { // [MQTT-2.1.3-1]
-		return &Error{mqtt.MalformedPacket, t, 0, "flags " + itoa(int(flags)) + ": expected " + itoa(int(want)), 0}
-	}
-	return nil
+// wastefulLength is the error of [MQTT-1.5.5-1]. 3.1 and 3.1.1 do not ask for the
+// shortest form of the Remaining Length.
+func wastefulLength(t Type) *Error {
+	return &Error{mqtt.MalformedPacket, t, 1, "Remaining Length takes more bytes than it needs", 0}
 }
 
 // decode reads the rest of a packet. The body begins header bytes after the
 // start of the packet.
 func (r *Reader) decode(first byte, body []byte, header int) (Packet, error) {
-	c := &cursor{b: body, packet: Type(first >> 4), base: header}
-	p := r.read(c, first)
+	c := cursor{b: body, packet: Type(first >> 4), base: header}
+	p := r.read(&c, first)
 	if c.err == nil && len(c.b) > 0 {
 		c.fail(mqtt.MalformedPacket, itoa(len(c.b))+" bytes are left over")
 	}
@@ -255,20 +162,16 @@ func (r *Reader) read(c *cursor, first byte) Packet {
 	case PUBLISH:
 		return r.readPublish(c, first)
 	case PUBACK:
-		id, reason, p := c.ack(v)
-		r.puback = Puback{id, reason, p}
+		r.puback.ID, r.puback.Reason, r.puback.Properties = c.ack(v)
 		return &r.puback
 	case PUBREC:
-		id, reason, p := c.ack(v)
-		r.pubrec = Pubrec{id, reason, p}
+		r.pubrec.ID, r.pubrec.Reason, r.pubrec.Properties = c.ack(v)
 		return &r.pubrec
 	case PUBREL:
-		id, reason, p := c.ack(v)
-		r.pubrel = Pubrel{id, reason, p}
+		r.pubrel.ID, r.pubrel.Reason, r.pubrel.Properties = c.ack(v)
 		return &r.pubrel
 	case PUBCOMP:
-		id, reason, p := c.ack(v)
-		r.pubcomp = Pubcomp{id, reason, p}
+		r.pubcomp.ID, r.pubcomp.Reason, r.pubcomp.Properties = c.ack(v)
 		return &r.pubcomp
 	case PINGREQ:
 		return pingreq

@@ -1,0 +1,75 @@
+# Fairlead: `make` lists the targets. Each installs what it needs and says so.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -X fairlead/cli/root.version=$(VERSION)
+# -buildvcs=false: the version is set above, and a clone owned by another user must build too.
+GO_BUILD  := go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)'
+
+FUZZTIME  ?= 60s
+BENCHTIME ?= 1s
+# The load generator of `make bench` is kept outside this repository.
+BENCH_DIR ?= ../shared/bench
+BENCH_ARGS ?=
+# Called by its version and kept out of go.mod: nothing that ships depends on it.
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What holds state that goroutines share.
+RACE_PACKAGES := ./mqtt/... ./store/... ./listen/... ./config/... ./broker/... ./node/... ./client/... ./cli/...
+
+.PHONY: help build run test check lint race fuzz bench benchmicro conformance cover shape setup clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## build bin/fairlead
+	$(GO_BUILD) -o bin/fairlead ./cmd/fairlead
+
+run: build ## build and start the broker on loopback, open to every client there
+	bin/fairlead serve --open
+
+test: setup ## run every test (under 10 minutes on two cores)
+	go test -timeout 10m ./...
+
+check: lint race test ## exactly what CI runs: lint, race, test
+
+lint: ## go vet, gofmt, staticcheck and the house rules (internal/lint)
+	go vet ./...
+	go test ./internal/lint
+	$(STATICCHECK) ./...
+
+race: ## the packages that share state, under the race detector
+	@internal/tools/setup.sh race
+	go test -race -timeout 10m $(RACE_PACKAGES)
+
+fuzz: ## every fuzz target in turn, FUZZTIME=60s each
+	@internal/tools/fuzz.sh $(FUZZTIME)
+
+bench: build benchmicro ## micro benchmarks, then the brokers side by side into docs/performance.md
+	@internal/tools/setup.sh bench
+	go run ./internal/tools/benchreport -bench-dir $(BENCH_DIR) $(BENCH_ARGS)
+
+benchmicro: ## the benchmarks beside the code, BENCHTIME=1s each
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./mqtt/... ./broker/... ./listen/...
+
+conformance: ## one test per normative statement of the MQTT standards
+	go test -count=1 ./conformance/...
+
+cover: ## statement coverage per package, and coverage.html
+	@mkdir -p bin
+	go test -coverprofile=bin/cover.out -coverpkg=./... $$(go list ./... | grep -v -e /internal/tools -e /test/)
+	go tool cover -func=bin/cover.out | tail -n 1
+	go tool cover -html=bin/cover.out -o bin/coverage.html
+
+shape: ## sizes of files, functions and packages against what we grow towards
+	@go run ./internal/tools/shape
+
+setup: ## install what the tests need (said line by line)
+	@internal/tools/setup.sh test
+
+clean: ## remove what was built
+	rm -rf bin bench-results

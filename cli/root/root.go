@@ -1,0 +1,23 @@
+// Package root is the command line of fairlead: the list of its commands. Begin
+// with [Command].
+package root
+
+import (
+	"fairlead/cli"
+	"fairlead/cli/pub"
+	"fairlead/cli/serve"
+	"fairlead/cli/sub"
+	"fairlead/cli/version"
+)
+
+// Command is "fairlead".
+var Command = &cli.Command{
+	Name:  "fairlead",
+	About: "Fairlead is an MQTT broker and the tools to work with it.",
+	Examples: []cli.Example{
+		{What: "run a broker for this machine", Line: "fairlead serve --open"},
+		{What: "see all messages", Line: "fairlead sub -t '#' -v"},
+		{What: "send one", Line: "fairlead pub -t greeting -m hello"},
+	},
+	Commands: []*cli.Command{serve.Command, pub.Command, sub.Command, version.Command},
+}

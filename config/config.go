@@ -1,0 +1,250 @@
+// Package config reads what an operator wants: an optional YAML file, FAIRLEAD_*
+// variables and flags, in that order of rising strength. Begin with [Load].
+//
+// What it does not know, or can't make sense of, is an error that names the
+// place, what was found and what was expected; all errors are reported at once.
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"time"
+
+	"fairlead/listen"
+)
+
+// Config is everything that can be configured. The names in the tags are those
+// of the YAML file; FAIRLEAD_LIMITS__QUEUE_MESSAGES is limits.queue_messages.
+type Config struct {
+	// Data is the directory that holds what must survive a restart.
+	Data string `yaml:"data"`
+	// Open lets anonymous clients do everything. It is refused on any address
+	// that others can reach.
+	Open bool `yaml:"open"`
+	// Listeners are the places where clients connect.
+	Listeners []Listener `yaml:"listeners"`
+	Limits    Limits     `yaml:"limits"`
+	Log       Log        `yaml:"log"`
+	Sys       Sys        `yaml:"sys"`
+}
+
+// Listener is one place where clients connect: a URL, or a URL and more.
+type Listener struct {
+	// URL is mqtt, mqtts, ws, wss or unix, with address and port.
+	URL string `yaml:"url"`
+	// Name is how logs call the listener; by default its URL.
+	Name string `yaml:"name"`
+	// TLS is for mqtts and wss.
+	TLS TLS `yaml:"tls"`
+	// ProxyProtocol demands a PROXY header, version 1 or 2, from a load balancer.
+	ProxyProtocol bool `yaml:"proxy_protocol"`
+	// Origins are hosts whose web pages may connect by WebSocket, beside the
+	// broker's own and this machine's; "*" for any.
+	Origins []string `yaml:"origins"`
+	// MaxConnections is how many there may be at a time; 0: no limit.
+	MaxConnections int `yaml:"max_connections"`
+}
+
+// TLS is the certificate of a listener.
+type TLS struct {
+	// Cert and Key are PEM files: the certificate with its chain, and its key.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ClientCA is a PEM file: clients must show a certificate that it has signed.
+	ClientCA string `yaml:"client_ca"`
+	// MinVersion is 1.2 or 1.3.
+	MinVersion string `yaml:"min_version"`
+}
+
+// Limits are what clients may make the broker hold.
+type Limits struct {
+	// Connections is how many there may be at a time, over all listeners; 0: no
+	// limit. Beyond it a connection is closed at once.
+	Connections int `yaml:"connections"`
+	// ConnectRate is how many connections a second a listener takes; beyond it
+	// they wait. 0: no limit.
+	ConnectRate int `yaml:"connect_rate"`
+	// ConnectTimeout is how long a client has from its connection to its CONNECT.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// PacketBytes is the Maximum Packet Size; a longer packet ends the connection.
+	PacketBytes Bytes `yaml:"packet_bytes"`
+	// ReceiveMaximum is how many QoS 1 and 2 messages a client may have under way.
+	ReceiveMaximum uint16 `yaml:"receive_maximum"`
+	// TopicAliasMaximum is how many Topic Aliases a client may use.
+	TopicAliasMaximum uint16 `yaml:"topic_alias_maximum"`
+	// KeepAliveMax is the longest Keep Alive of a 5.0 client; 0: no limit.
+	KeepAliveMax time.Duration `yaml:"keep_alive_max"`
+	// SessionExpiryMax is how long a session outlives its connection; 0: no limit.
+	SessionExpiryMax time.Duration `yaml:"session_expiry_max"`
+	// WillDelayMax is the longest Will Delay Interval; 0: no limit.
+	WillDelayMax time.Duration `yaml:"will_delay_max"`
+	// Inflight is how many QoS 1 and 2 messages are under way to a 3.1 or 3.1.1
+	// client, which can't say it itself.
+	Inflight uint16 `yaml:"inflight"`
+	// Subscriptions of one session; beyond it SUBACK says 0x97.
+	Subscriptions int `yaml:"subscriptions"`
+	// TopicLevels of a topic; beyond it the topic is invalid. 0: no limit.
+	TopicLevels int `yaml:"topic_levels"`
+	// QueueMessages and QueueBytes are what may wait for one session. Beyond it a
+	// publisher is told 0x97, or the session is ended.
+	QueueMessages int   `yaml:"queue_messages"`
+	QueueBytes    Bytes `yaml:"queue_bytes"`
+	// QueuedBytesTotal is what may wait in all sessions together.
+	QueuedBytesTotal Bytes `yaml:"queued_bytes_total"`
+	// OutboxBytes may be encoded and unsent for a client; beyond it QoS 0 is
+	// dropped, and nothing more is read from that client.
+	OutboxBytes Bytes `yaml:"outbox_bytes"`
+	// RetainedMessages and RetainedBytes bound the retained messages; beyond it a
+	// publisher is told 0x97.
+	RetainedMessages int   `yaml:"retained_messages"`
+	RetainedBytes    Bytes `yaml:"retained_bytes"`
+}
+
+// Log says what is logged, to standard error.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
+	// Format is text or json.
+	Format string `yaml:"format"`
+}
+
+// Sys is about the $SYS topics.
+type Sys struct {
+	// Interval is how often they are published; 0: never.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// Bytes is a size. It is written as a number, or with KiB, MiB, GiB, kB, MB, GB.
+type Bytes int64
+
+// Default is the configuration of an operator who says nothing.
+func Default() *Config {
+	return &Config{
+		Data: "./fairlead-data",
+		Log:  Log{Level: "info", Format: "text"},
+		Sys:  Sys{Interval: 10 * time.Second},
+		Limits: Limits{
+			ConnectTimeout: 10 * time.Second, PacketBytes: 8 << 20, ReceiveMaximum: 1024, TopicAliasMaximum: 64,
+			Inflight: 1000, Subscriptions: 100_000, QueueMessages: 1_000_000, QueueBytes: 256 << 20,
+			QueuedBytesTotal: 1 << 30, OutboxBytes: 1 << 20, RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
+		},
+	}
+}
+
+// DefaultListeners are where clients connect if no listener is named. They are
+// on loopback: encryption for others comes with certificates.
+func DefaultListeners() []Listener {
+	return []Listener{{URL: "mqtt://127.0.0.1:1883"}, {URL: "ws://127.0.0.1:8083/mqtt"}}
+}
+
+// Validate checks what can't be seen in one value alone. Its error names every
+// wrong field.
+func (c *Config) Validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for i, l := range c.Listeners {
+		u, err := listen.ParseURL(l.URL)
+		if err != nil {
+			wrong("listeners[%d].url: %w", i, err)
+			continue
+		}
+		if u.TLS() && (l.TLS.Cert == "" || l.TLS.Key == "") {
+			wrong("listeners[%d]: %s needs tls.cert and tls.key", i, l.URL)
+		}
+		if !u.TLS() && l.TLS != (TLS{}) {
+			wrong("listeners[%d].tls: %s has no TLS: expected mqtts or wss", i, l.URL)
+		}
+		if c.Open && !u.Loopback() {
+			wrong("open: anonymous clients could do everything from other machines by %s: expected loopback addresses only, such as 127.0.0.1", l.URL)
+		}
+		switch l.TLS.MinVersion {
+		case "", "1.2", "1.3":
+		default:
+			wrong("listeners[%d].tls.min_version: %q: expected 1.2 or 1.3", i, l.TLS.MinVersion)
+		}
+	}
+	if _, err := c.Log.level(); err != nil {
+		wrong("log.level: %w", err)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		wrong("log.format: %q: expected text or json", c.Log.Format)
+	}
+	c.Limits.validate(wrong)
+	return errors.Join(errs...)
+}
+
+func (l *Limits) validate(wrong func(format string, args ...any)) {
+	for _, n := range []struct {
+		key   string
+		value int64
+		least int64
+	}{
+		{"connections", int64(l.Connections), 0}, {"connect_rate", int64(l.ConnectRate), 0},
+		{"connect_timeout", int64(l.ConnectTimeout), 1}, {"packet_bytes", int64(l.PacketBytes), 64},
+		{"receive_maximum", int64(l.ReceiveMaximum), 1}, {"inflight", int64(l.Inflight), 1},
+		{"keep_alive_max", int64(l.KeepAliveMax), 0}, {"session_expiry_max", int64(l.SessionExpiryMax), 0},
+		{"will_delay_max", int64(l.WillDelayMax), 0}, {"subscriptions", int64(l.Subscriptions), 1},
+		{"topic_levels", int64(l.TopicLevels), 0}, {"queue_messages", int64(l.QueueMessages), 1},
+		{"queue_bytes", int64(l.QueueBytes), 1}, {"queued_bytes_total", int64(l.QueuedBytesTotal), 1},
+		{"outbox_bytes", int64(l.OutboxBytes), 4096}, {"retained_messages", int64(l.RetainedMessages), 0},
+		{"retained_bytes", int64(l.RetainedBytes), 0},
+	} {
+		if n.value < n.least {
+			wrong("limits.%s: %d: expected at least %d", n.key, n.value, n.least)
+		}
+	}
+	if l.PacketBytes > 268_435_460 {
+		wrong("limits.packet_bytes: %d: expected at most 268435460, the largest packet that MQTT has", l.PacketBytes)
+	}
+	if l.KeepAliveMax > math.MaxUint16*time.Second {
+		wrong("limits.keep_alive_max: %v: expected at most 18h12m15s, the longest Keep Alive that MQTT has", l.KeepAliveMax)
+	}
+}
+
+func (l *Log) level() (slog.Level, error) {
+	switch l.Level {
+	case "debug", "info", "warn", "error":
+		var level slog.Level
+		return level, level.UnmarshalText([]byte(l.Level))
+	}
+	return 0, fmt.Errorf("%q: expected debug, info, warn or error", l.Level)
+}
+
+// Logger returns a logger as the configuration wants it.
+func (l *Log) Logger(w *os.File) (*slog.Logger, error) {
+	level, err := l.level()
+	if err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+// Load reads the certificate; nil if there is none.
+func (t *TLS) Load() (*tls.Config, error) {
+	if t.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s with key %s: %w", t.Cert, t.Key, err)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if t.MinVersion == "1.3" {
+		c.MinVersion = tls.VersionTLS13
+	}
+	if t.ClientCA != "" {
+		if c.ClientCAs, err = pool(t.ClientCA); err != nil {
+			return nil, err
+		}
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return c, nil
+}

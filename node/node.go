@@ -1,0 +1,129 @@
+// Package node builds one running node from a configuration. It is the only
+// place where all parts meet. Begin with [Run].
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	"fairlead/broker"
+	"fairlead/config"
+	"fairlead/listen"
+	"fairlead/mqtt/session"
+)
+
+// Node is what Run needs to know beside the configuration.
+type Node struct {
+	Config  *config.Config
+	Logger  *slog.Logger
+	Version string
+	// Ready is called once all listeners are open, with the URLs to connect to.
+	// Nil: nobody waits.
+	Ready func(urls []string)
+}
+
+// shutdownTime is how long clients may delay a clean shutdown.
+const shutdownTime = 5 * time.Second
+
+// Run runs the node until ctx ends, and then shuts it down: clients are told,
+// and what was accepted is finished. The error says what kept it from running.
+func Run(ctx context.Context, n Node) error {
+	c := n.Config
+	if !c.Open {
+		return errors.New("there is no way yet to say who clients are, so nobody could connect: " +
+			"start with --open to let anonymous clients on this machine do everything")
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	listeners, err := openListeners(ctx, n)
+	if err != nil {
+		return err
+	}
+	limits := brokerLimits(&c.Limits)
+	b := broker.New(broker.Options{Limits: &limits, Logger: n.Logger, SysEvery: c.Sys.Interval, Version: n.Version})
+
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var wg sync.WaitGroup
+	var urls []string
+	for _, l := range listeners {
+		urls = append(urls, l.URL())
+		n.Logger.Info("listening", "url", l.URL())
+		wg.Go(func() { // ends with stop, and with its connections
+			l.Serve(serving, func(_ context.Context, conn listen.Conn) { b.Serve(conn) })
+		})
+	}
+	n.Logger.Warn("anonymous clients on this machine may do everything (--open)")
+	if n.Ready != nil {
+		n.Ready(urls)
+	}
+	<-ctx.Done()
+	n.Logger.Info("shutting down")
+	stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	err = b.Shutdown(last)
+	wg.Wait()
+	return err
+}
+
+// openListeners opens all listeners, or none.
+func openListeners(ctx context.Context, n Node) (open []*listen.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range open {
+				l.Close()
+			}
+		}
+	}()
+	for _, lc := range n.Config.Listeners {
+		u, err := listen.ParseURL(lc.URL)
+		if err != nil {
+			return open, err
+		}
+		tc, err := lc.TLS.Load()
+		if err != nil {
+			return open, fmt.Errorf("listener %s: %w", lc.URL, err)
+		}
+		l, err := listen.Listen(ctx, listen.Options{
+			Name: lc.Name, URL: u, TLS: tc, ProxyProtocol: lc.ProxyProtocol, Origins: lc.Origins,
+			HandshakeTime: n.Config.Limits.ConnectTimeout, MaxConnections: lc.MaxConnections,
+			Rate: n.Config.Limits.ConnectRate, Logger: n.Logger,
+		})
+		if err != nil {
+			return open, err
+		}
+		open = append(open, l)
+	}
+	return open, nil
+}
+
+// brokerLimits says the configured limits in the broker's words.
+func brokerLimits(l *config.Limits) broker.Limits {
+	return broker.Limits{
+		Limits: session.Limits{
+			ReceiveMaximum: l.ReceiveMaximum, TopicAliasMaximum: l.TopicAliasMaximum, PacketBytes: uint32(l.PacketBytes),
+			KeepAliveMax: uint16(l.KeepAliveMax / time.Second), ExpiryMax: seconds(l.SessionExpiryMax),
+			WillDelayMax: seconds(l.WillDelayMax), InFlight: l.Inflight, AliasesOut: l.TopicAliasMaximum,
+			Subscriptions: l.Subscriptions, QueueMessages: l.QueueMessages, QueueBytes: int(l.QueueBytes),
+		},
+		Connections: l.Connections, ConnectTimeout: l.ConnectTimeout, OutboxBytes: int(l.OutboxBytes),
+		QueuedBytes: int64(l.QueuedBytesTotal), RetainedMessages: l.RetainedMessages,
+		RetainedBytes: int64(l.RetainedBytes), TopicLevels: l.TopicLevels,
+	}
+}
+
+// seconds is a limit in the protocol's unit; 0 means that there is none.
+func seconds(d time.Duration) uint32 {
+	if d <= 0 || d/time.Second >= math.MaxUint32 {
+		return math.MaxUint32
+	}
+	return uint32(d / time.Second)
+}
