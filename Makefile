@@ -6,7 +6,7 @@ SHELL       := bash
 .DELETE_ON_ERROR:
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   := -X fairlead/cli/root.version=$(VERSION)
+LDFLAGS   := -X fairlead/cli.version=$(VERSION)
 # -buildvcs=false: the version is set above, and a clone owned by another user must build too.
 GO_BUILD  := go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)'
 
@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What holds state that goroutines share.
-RACE_PACKAGES := ./mqtt/... ./store/... ./listen/... ./config/... ./broker/... ./node/... ./client/... ./cli/...
+RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./broker/... ./node/... ./client/... ./cli/...
 
 .PHONY: help build run test check lint race fuzz bench benchmicro conformance cover shape setup clean
 

@@ -134,14 +134,21 @@ func (c *conn) appendPublish(dst []byte, d session.Delivery, id mqtt.PacketID, d
 		if !m.Expires.IsZero() {
 			p.HasExpiry, p.Expiry = true, remaining(m.Expires, now) // [MQTT-3.3.2-6]
 		}
-		if alias, known := c.session.state.Alias(m.Topic); alias > 0 {
-			p.TopicAlias = alias
-			if known {
-				p.Topic = nil
-			}
+		if d.QoS < mqtt.QoS2 {
+			c.alias(&p, m.Topic)
 		}
 	}
 	return packet.AppendPublish(dst, c.version, &p)
+}
+
+// alias lets a Topic Alias stand for the Topic Name if the Client takes one. QoS
+// 2 messages go without: clients that keep them until PUBREL, as MQTT.js 5 does,
+// would find no name there.
+func (c *conn) alias(p *packet.Publish, name string) {
+	alias, known := c.session.state.Alias(name)
+	if p.TopicAlias = alias; known {
+		p.Topic = nil
+	}
 }
 
 // remaining is what is left of a Message Expiry Interval, in whole seconds,

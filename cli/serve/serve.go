@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"fairlead/cli"
-	"fairlead/cli/version"
 	"fairlead/config"
 	"fairlead/node"
 )
@@ -89,5 +88,5 @@ func (c *command) run(ctx context.Context, env *cli.Env, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return node.Run(ctx, node.Node{Config: conf, Logger: log, Version: version.Version()})
+	return node.Run(ctx, node.Node{Config: conf, Logger: log, Version: cli.Version()})
 }

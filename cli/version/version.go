@@ -1,5 +1,4 @@
-// Package version is the command "fairlead version", and knows which version
-// this is.
+// Package version is the command "fairlead version". Begin with [Command].
 package version
 
 import (
@@ -7,31 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"fairlead/cli"
 )
-
-// released is set by the linker when a release is built.
-var released string
-
-// Version is the version of this binary: that of the release, or the commit it
-// was built from, or "devel".
-func Version() string {
-	if released != "" {
-		return released
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "devel"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return "devel-" + s.Value[:12]
-		}
-	}
-	return "devel"
-}
 
 // Command is "fairlead version".
 var Command = &cli.Command{
@@ -52,10 +29,10 @@ var Command = &cli.Command{
 func print(env *cli.Env, asJSON bool) error {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	if !asJSON {
-		_, err := fmt.Fprintf(env.Stdout, "fairlead %s (%s, %s)\n", Version(), runtime.Version(), platform)
+		_, err := fmt.Fprintf(env.Stdout, "fairlead %s (%s, %s)\n", cli.Version(), runtime.Version(), platform)
 		return err
 	}
 	return json.NewEncoder(env.Stdout).Encode(map[string]string{
-		"version": Version(), "go": runtime.Version(), "platform": platform,
+		"version": cli.Version(), "go": runtime.Version(), "platform": platform,
 	})
 }

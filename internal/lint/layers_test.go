@@ -14,21 +14,23 @@ import (
 // stands for every package directly below it that has no line of its own. A
 // line may name a package before the package exists.
 var layers = [][]string{
-	{"mqtt", "mqtt/packet", "mqtt/topic"},    // words: the standard as Go types
-	{"trace"},                                // what happens to a message, in those words
-	{"mqtt/session", "policy", "journal"},    // rules: they decide and never act
-	{"store", "store/*", "listen", "config"}, // facilities: each owns one kind of I/O
-	{"broker", "client"},                     // services: siblings do not know each other
-	{"node"},                                 // the one place where the parts meet
-	{"cli/*"},                                // commands
-	{"cli/root"},                             // the list of the commands
+	{"mqtt", "mqtt/packet", "mqtt/topic"}, // words: the standard as Go types
+	{"trace"},                             // what happens to a message, in those words
+	{"mqtt/session", "policy", "journal"}, // rules: they decide and never act
+	{"store", "store/*", "listen"},        // facilities: each owns one kind of I/O
+	{"config"},                            // what they and the services can be told
+	{"broker", "client"},                  // services: siblings do not know each other
+	{"node"},                              // the one place where the parts meet
+	{"cli"},                               // what the commands share
+	{"cli/*"},                             // commands
+	{"cli/root"},                          // the list of the commands
 	{"cmd/fairlead", "conformance", "internal/lint"}, // roots: import all, imported by none
 	{"test/e2e", "internal/tools/*"},                 // roots as well
 }
 
 const (
-	pureLines = 3 // the first lines: no I/O, clock, lock, randomness; standard library only
-	rootLine  = 8 // from here on nobody imports you
+	pureLines = 3  // the first lines: no I/O, clock, lock, randomness; standard library only
+	rootLine  = 10 // from here on nobody imports you
 )
 
 // impure says what the pure lines may not import, and what to do instead.

@@ -240,7 +240,7 @@ func (r *tour) open(b block, name string) {
 
 // subscribed is in what `fairlead sub -d` says once its SUBACK has come.
 func subscribed(all []string) bool {
-	return slices.ContainsFunc(all, func(s string) bool { return strings.Contains(strings.ToLower(s), "subscribed") })
+	return slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, "received SUBACK") })
 }
 
 // expect waits until the terminals have printed the block's lines: one of them
