@@ -95,6 +95,7 @@ type Broker struct {
 	router   router
 	retained retained
 	queued   atomic.Int64 // bytes in the queues of all Sessions
+	silence  silence
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[mqtt.ClientID]*subscriber
@@ -153,6 +154,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		}
 		return ctx.Err()
 	}
+	b.silence.stop()
 	b.stopTimers()
 	return nil
 }

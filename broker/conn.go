@@ -33,7 +33,9 @@ type conn struct {
 	reader    packet.Reader
 
 	keepAlive time.Duration // how long the Client may be silent; 0: for ever
+	linger    time.Duration // how long the goroutine waits before it is parked
 	lastRead  time.Time
+	parking   // see park.go
 	version   mqtt.Version
 	problem   bool // Reason Strings are welcome
 
@@ -53,8 +55,9 @@ var errDisconnected = errors.New("the client disconnected")
 const closeTimeout = 500 * time.Millisecond
 
 // Serve serves one Network Connection until its Client leaves, violates the
-// protocol or is sent away, and then closes it. When it returns, nothing of the
-// connection is left but its Session.
+// protocol or is sent away, and then closes it. It may return while the Client is
+// silent and the connection needs no goroutine; [Broker.Shutdown] waits for the
+// true end.
 func (b *Broker) Serve(nc listen.Conn) {
 	c := &conn{broker: b, nc: nc, done: make(chan struct{})}
 	c.reader.MaxBytes = int(b.limits.PacketBytes)
@@ -62,10 +65,19 @@ func (b *Broker) Serve(nc listen.Conn) {
 		nc.Close()
 		return
 	}
-	defer b.leave(c)
 	b.Accepted.Add(1)
 	nc.SetReadDeadline(time.Now().Add(b.limits.ConnectTimeout))
-	c.finish(c.read())
+	c.run()
+}
+
+// run reads until the connection ends or is parked.
+func (c *conn) run() {
+	err := c.read()
+	if err == errParked {
+		return // c belongs to the poller now
+	}
+	c.finish(err)
+	c.broker.leave(c)
 }
 
 // read reads packets and does what they ask for, until that is over. It returns
@@ -214,12 +226,16 @@ func (c *conn) overdue(now time.Time) error {
 	if c.session == nil {
 		return fmt.Errorf("no CONNECT within %v", c.broker.limits.ConnectTimeout)
 	}
-	if c.keepAlive == 0 {
-		return c.nc.SetReadDeadline(time.Time{})
-	}
-	until := c.lastRead.Add(c.keepAlive)
-	if !now.Before(until) { // [MQTT-3.1.2-22]
+	until := c.deadline()
+	if c.keepAlive > 0 && !now.Before(until) { // [MQTT-3.1.2-22]
 		return violation(mqtt.KeepAliveTimeout, "nothing read for %v: expected a packet within 1.5 times the Keep Alive", c.keepAlive)
+	}
+	if now.Sub(c.lastRead) < c.linger {
+		c.linger = lingerBusy
+		return c.nc.SetReadDeadline(c.lingerUntil(now))
+	}
+	if c.park() {
+		return errParked
 	}
 	return c.nc.SetReadDeadline(until)
 }
@@ -233,6 +249,7 @@ func (c *conn) kick(r mqtt.ReasonCode, why string) {
 	past := time.Unix(1, 0)
 	c.nc.SetReadDeadline(past)
 	c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+	c.wake()
 }
 
 // finish ends the connection for the reason err: it tells the Client, closes

@@ -234,9 +234,11 @@ func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
 	}
 	b.Connected.Add(1)
 	b.logger.Debug("client connected", "client", l.ID, "version", l.Version, "remote", c.nc.RemoteAddr(), "clean_start", l.CleanStart)
-	return c.nc.SetReadDeadline(c.deadline())
+	c.linger = linger
+	return c.nc.SetReadDeadline(c.lingerUntil(c.lastRead))
 }
 
+// deadline is when the Client must have been heard of; zero: never.
 func (c *conn) deadline() time.Time {
 	if c.keepAlive == 0 {
 		return time.Time{}

@@ -140,6 +140,7 @@ func (c *conn) wroteLocked(b *buffer, err error) {
 		c.broken = true
 		c.out = nil
 		c.nc.Close() // ends read, which ends the rest
+		c.wake()
 		return
 	}
 	if c.session.waitingLocked() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 
 	"fairlead/mqtt/packet"
@@ -23,6 +24,11 @@ type Conn interface {
 	// waits and sends first what remained inside. TryWrite and Write must not be
 	// called at the same time.
 	TryWrite(b []byte) (n int, err error)
+	// Park lets the goroutine that reads the connection end while there is
+	// nothing to read: wake is called once, from another goroutine, as soon as
+	// there is, or the peer is gone. It must not wait. Between the two nobody may
+	// read. False: the caller has to wait by itself.
+	Park(wake func()) bool
 	// Info says where the connection comes from.
 	Info() Info
 }
@@ -50,6 +56,7 @@ type wrapped struct {
 }
 
 func (w *wrapped) Info() Info                   { return w.info }
+func (w *wrapped) Park(func()) bool             { return false }
 func (w *wrapped) TryWrite([]byte) (int, error) { return 0, ErrWouldBlock }
 
 func (w *wrapped) ReadLent(l packet.Lender) (int, error) {
@@ -69,6 +76,12 @@ type socket struct {
 	first func(b []byte) error // looks at what comes first; nil once it has
 	read  reading
 	write writing
+
+	poller *poller     // nil: it can't be parked
+	wake   func()      // of the latest Park
+	polled atomic.Bool // the poller knows the file descriptor
+	closed func()      // called at the first Close; may be nil
+	once   atomic.Bool // closed has been called
 }
 
 // reading and writing are the arguments and results of the calls under way: the

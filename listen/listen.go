@@ -50,6 +50,7 @@ type Listener struct {
 	logger *slog.Logger
 	quiet  quiet
 	web    webSocket
+	poller *poller // for parked connections; nil while Serve does not run
 }
 
 // Listen opens the address. The error says what was to be opened.
@@ -121,15 +122,22 @@ func (l *Listener) URL() string {
 func (l *Listener) Close() error { return l.ln.Close() }
 
 // Serve accepts connections until ctx ends or Close is called, and calls handle
-// for each in a goroutine of its own once its handshakes are done; handle owns
-// the connection. When Serve returns, all of them have ended.
+// for each in a goroutine of its own once its handshakes are done. Whoever
+// handles a connection closes it, before handle returns or later. When Serve
+// returns, all of them have been closed.
 func (l *Listener) Serve(ctx context.Context, handle func(context.Context, Conn)) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	var wg sync.WaitGroup
+	var err error
+	if l.poller, err = newPoller(); err != nil {
+		return err
+	}
+	defer l.poller.close()
+	var wg sync.WaitGroup // of connections
 	defer wg.Wait()
 	pace := pace{every: l.o.Rate}
 	for {
-		nc, err := l.ln.Accept()
+		var nc net.Conn
+		nc, err = l.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return ctx.Err()
 		}
@@ -148,9 +156,10 @@ func (l *Listener) Serve(ctx context.Context, handle func(context.Context, Conn)
 		}
 		l.Accepted.Add(1)
 		l.Open.Add(1)
-		wg.Go(func() { // ends with the connection
-			defer l.Open.Add(-1)
-			l.serve(ctx, nc, handle)
+		wg.Add(1)
+		go l.serve(ctx, nc, handle, func() { // at its end
+			l.Open.Add(-1)
+			wg.Done()
 		})
 		if d := pace.next(time.Now()); d > 0 && !wait(ctx, d) {
 			return ctx.Err()
@@ -172,19 +181,20 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// serve does the handshakes of one connection.
-func (l *Listener) serve(ctx context.Context, nc net.Conn, handle func(context.Context, Conn)) {
-	c, err := l.handshake(ctx, nc)
+// serve does the handshakes of one connection. closed is called when it has been
+// closed.
+func (l *Listener) serve(ctx context.Context, nc net.Conn, handle func(context.Context, Conn), closed func()) {
+	c, err := l.handshake(ctx, nc, closed)
 	if err != nil {
 		nc.Close()
+		closed()
 		l.failed(nc, err)
 		return
 	}
-	defer c.Close()
 	handle(ctx, c)
 }
 
-func (l *Listener) handshake(ctx context.Context, nc net.Conn) (Conn, error) {
+func (l *Listener) handshake(ctx context.Context, nc net.Conn, closed func()) (Conn, error) {
 	nc.SetDeadline(time.Now().Add(l.o.HandshakeTime))
 	info := &Info{Listener: l.o.Name, Scheme: string(l.o.URL.Scheme), Remote: nc.RemoteAddr(), UID: -1}
 	if l.o.ProxyProtocol {
@@ -209,7 +219,11 @@ func (l *Listener) handshake(ctx context.Context, nc net.Conn) (Conn, error) {
 	} else if !l.o.URL.TLS() {
 		s.first = l.firstByte
 	}
-	return c, nc.SetDeadline(time.Time{})
+	if err := nc.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	s.poller, s.closed = l.poller, closed // from here on the connection is the caller's
+	return c, nil
 }
 
 // failed writes the one line about a connection that was none.

@@ -167,11 +167,14 @@ func (w *wire) Close() error {
 		w.Conn.SetWriteDeadline(time.Now().Add(closeTime))
 		w.Conn.Write(b)
 	}
-	return w.Conn.Close()
+	return w.sock.Close()
 }
 
 // closeTime is how long a peer may delay the close of its connection.
 const closeTime = 100 * time.Millisecond
+
+// Park implements [Conn].
+func (t *tlsConn) Park(wake func()) bool { return t.wire.in == nil && t.sock.Park(wake) }
 
 // TryWrite implements [Conn].
 func (t *tlsConn) TryWrite(b []byte) (int, error) {

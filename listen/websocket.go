@@ -191,6 +191,9 @@ func (c *wsConn) ReadLent(l packet.Lender) (int, error) {
 	}
 }
 
+// Park implements [Conn].
+func (c *wsConn) Park(wake func()) bool { return len(c.early) == 0 && c.Conn.Park(wake) }
+
 func (c *wsConn) readRaw() (int, error) {
 	if len(c.early) == 0 {
 		return c.Conn.ReadLent(c)

@@ -27,7 +27,7 @@ func (r *Reader) readConnect(c *cursor) *Connect {
 		return p
 	}
 	if p.Version >= mqtt.V5 && !shortest { // could not be known in header
-		c.err = wastefulLength(CONNECT)
+		c.err = wastefulLength(CONNECT, c.level)
 		return p
 	}
 	if r.Version == 0 {

@@ -37,7 +37,7 @@ func (c *cursor) failAt(at int, r mqtt.ReasonCode, what string) {
 // take cuts off n bytes.
 func (c *cursor) take(n int, what string) []byte {
 	if len(c.b) < n {
-		c.fail(mqtt.MalformedPacket, what+": expected "+itoa(n)+" bytes, found "+itoa(len(c.b)))
+		c.fail(mqtt.MalformedPacket, what+": found "+itoa(len(c.b))+" of "+itoa(n)+" bytes")
 		return nil
 	}
 	b := c.b[:n:n]
@@ -91,12 +91,12 @@ func (c *cursor) varint(what string) uint32 {
 // binary reads Binary Data: a length in two bytes, and the bytes.
 func (c *cursor) binary(what string) []byte {
 	if len(c.b) < 2 {
-		c.fail(mqtt.MalformedPacket, what+": expected 2 bytes of length, found "+itoa(len(c.b)))
+		c.fail(mqtt.MalformedPacket, what+": found "+itoa(len(c.b))+" of 2 bytes of length")
 		return nil
 	}
 	n := int(binary.BigEndian.Uint16(c.b))
 	if len(c.b) < 2+n {
-		c.fail(mqtt.MalformedPacket, what+" of "+itoa(n)+" bytes: found "+itoa(len(c.b)-2))
+		c.fail(mqtt.MalformedPacket, what+": found "+itoa(len(c.b)-2)+" of "+itoa(n)+" bytes")
 		return nil
 	}
 	b := c.b[2 : 2+n : 2+n]
@@ -157,6 +157,9 @@ func (c *cursor) checkCode(at int, r mqtt.ReasonCode, allowed []mqtt.ReasonCode)
 
 // codes reads Reason Codes up to the end of the packet.
 func (c *cursor) codes(allowed []mqtt.ReasonCode) []mqtt.ReasonCode {
+	if len(c.b) == 0 {
+		return nil
+	}
 	rs := make([]mqtt.ReasonCode, len(c.b))
 	for i := range rs {
 		rs[i] = c.code(allowed)

@@ -126,7 +126,7 @@ func (r *Reader) header(b []byte) (length, header int, err error) {
 		return 0, 0, &Error{mqtt.MalformedPacket, t, 1, "Remaining Length has more than four bytes", 0}
 	}
 	if r.Version >= mqtt.V5 && header != 1+varintSize(length) {
-		return 0, 0, wastefulLength(t)
+		return 0, 0, wastefulLength(t, 0)
 	}
 	if r.MaxBytes > 0 && header+length > r.MaxBytes {
 		return 0, 0, &Error{mqtt.PacketTooLarge, t, 1,
@@ -137,8 +137,8 @@ func (r *Reader) header(b []byte) (length, header int, err error) {
 
 // wastefulLength is the error of [MQTT-1.5.5-1]. 3.1 and 3.1.1 do not ask for the
 // shortest form of the Remaining Length.
-func wastefulLength(t Type) *Error {
-	return &Error{mqtt.MalformedPacket, t, 1, "Remaining Length takes more bytes than it needs", 0}
+func wastefulLength(t Type, level byte) *Error {
+	return &Error{mqtt.MalformedPacket, t, 1, "Remaining Length takes more bytes than it needs", level}
 }
 
 // decode reads the rest of a packet. The body begins header bytes after the
@@ -147,7 +147,7 @@ func (r *Reader) decode(first byte, body []byte, header int) (Packet, error) {
 	c := cursor{b: body, packet: Type(first >> 4), base: header}
 	p := r.read(&c, first)
 	if c.err == nil && len(c.b) > 0 {
-		c.fail(mqtt.MalformedPacket, itoa(len(c.b))+" bytes are left over")
+		c.fail(mqtt.MalformedPacket, "bytes left over: "+itoa(len(c.b)))
 	}
 	if c.err != nil {
 		return nil, c.err

@@ -80,6 +80,9 @@ func (c *cursor) suback(v mqtt.Version) *Suback {
 // grants reads the payload of a SUBACK of 3.1, which has only QoS levels. Brokers
 // say 0x80 all the same where they refuse.
 func (c *cursor) grants() []mqtt.ReasonCode {
+	if len(c.b) == 0 {
+		return nil
+	}
 	rs := make([]mqtt.ReasonCode, len(c.b))
 	for i, b := range c.take(len(c.b), "granted QoS") {
 		switch {
