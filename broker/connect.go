@@ -340,6 +340,9 @@ func (c *conn) refuse(err error, r mqtt.ReasonCode) {
 			return
 		}
 	}
+	if r == mqtt.ServerShuttingDown {
+		r = mqtt.ServerUnavailable // CONNACK has no other word for it [MQTT-3.2.2-8]
+	}
 	ack := &packet.Connack{Reason: r}
 	if version >= mqtt.V5 {
 		ack.Properties = reasonString(clientText(err))
@@ -360,7 +363,7 @@ func hasReturnCode(r mqtt.ReasonCode) bool {
 	switch r {
 	case mqtt.UnsupportedProtocolVersion, mqtt.ClientIdentifierNotValid, mqtt.ServerUnavailable, mqtt.ServerBusy,
 		mqtt.BadUserNameOrPassword, mqtt.NotAuthorized, mqtt.Banned, mqtt.QuotaExceeded, mqtt.ConnectionRateExceeded,
-		mqtt.ServerShuttingDown, mqtt.UseAnotherServer, mqtt.ServerMoved, mqtt.BadAuthenticationMethod:
+		mqtt.UseAnotherServer, mqtt.ServerMoved, mqtt.BadAuthenticationMethod:
 		return true
 	}
 	return false
@@ -381,12 +384,20 @@ func (c *conn) sayNow(p packet.Packet) error {
 }
 
 // answerVersion is the version in which to answer what could not be read as a
-// CONNECT; 0: not at all. A protocol level below 5 that we do not know is
-// answered as 3.1.1 asks, a later one as 5.0 does [v3 MQTT-3.1.2-2].
+// CONNECT; 0: not at all. A level that we do not know is answered in the form of
+// its neighbour: below 5 as 3.1.1 asks [v3 MQTT-3.1.2-2], above it as 5.0 does.
 func answerVersion(err error) mqtt.Version {
 	var e *packet.Error
 	if !errors.As(err, &e) || e.Packet != packet.CONNECT {
 		return 0
 	}
-	return 0
+	switch level := e.Level & 0x7F; { // bridges of Mosquitto set the highest bit
+	case level == 0:
+		return 0
+	case level >= byte(mqtt.V5):
+		return mqtt.V5
+	case e.Reason == mqtt.UnsupportedProtocolVersion:
+		return mqtt.V311
+	}
+	return 0 // malformed: before 5.0 only the connection is closed [v3 MQTT-3.1.4-1]
 }

@@ -199,19 +199,24 @@ type tally struct {
 
 var workPool = sync.Pool{New: func() any { return new(work) }}
 
+// repliesLocked moves the replies of the batch so far into the outbox.
+func (c *conn) repliesLocked(w *work) {
+	if len(w.replies) > 0 && !c.broken {
+		c.setBytes(append(c.bytes(), w.replies...))
+		c.scheduleLocked(w)
+	}
+	w.replies = w.replies[:0]
+}
+
 // flushBatch sends the replies of the batch and flushes whatever it has filled.
 func (c *conn) flushBatch() {
 	w := c.work
 	c.work = nil
 	if len(w.replies) > 0 && c.session != nil {
 		c.session.mu.Lock()
-		if !c.broken {
-			c.setBytes(append(c.bytes(), w.replies...))
-			c.scheduleLocked(w)
-		}
+		c.repliesLocked(w)
 		c.session.mu.Unlock()
 	}
-	w.replies = w.replies[:0]
 	for i, d := range w.dirty {
 		d.flush()
 		w.dirty[i] = nil

@@ -42,7 +42,7 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 	if err := c.reply(ack); err != nil {
 		return err
 	}
-	c.send(scans)
+	c.follow(scans)
 	c.wakeShares(p)
 	return nil
 }
@@ -78,20 +78,17 @@ func anyFailed(rs []mqtt.ReasonCode) bool {
 	return false
 }
 
-// send puts the replies of the batch so far into the outbox, SUBACK last, and
-// lets the Retained Messages follow.
-func (c *conn) send(scans []scan) {
-	if len(scans) == 0 {
-		return
-	}
+// follow puts the replies so far into the outbox, SUBACK last, and lets the
+// Retained Messages follow.
+func (c *conn) follow(scans []scan) {
 	s, w := c.session, c.work
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.setBytes(append(c.bytes(), w.replies...))
-	w.replies = w.replies[:0]
-	c.scheduleLocked(w)
-	s.scans = append(s.scans, scans...)
-	s.pumpLocked(w.now)
+	c.repliesLocked(w)
+	if len(scans) > 0 {
+		s.scans = append(s.scans, scans...)
+		s.pumpLocked(w.now)
+	}
 }
 
 // wakeShares lets the Client take over what waits at absent members of Shared

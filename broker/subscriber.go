@@ -27,7 +27,7 @@ type subscriber struct {
 
 	online    atomic.Bool // has a connection
 	full      atomic.Bool // takes no more QoS 1 and 2 messages
-	busy      atomic.Bool // has messages that wait
+	busy      atomic.Bool // could not send a QoS 1 or 2 message at once
 	transient atomic.Bool // ends with its connection
 	doomed    atomic.Bool // is about to be ended for being full
 
@@ -55,6 +55,9 @@ func (s *subscriber) acceptLocked(f *fanout, t *target) trace.Outcome {
 		return trace.Queued
 	}
 	id := s.state.Send(d)
+	if !s.state.Ready() {
+		s.busy.Store(true)
+	}
 	return s.putLocked(c, f, d, id)
 }
 
@@ -111,7 +114,7 @@ func (s *subscriber) levelLocked() {
 	if full != s.full.Load() {
 		s.full.Store(full)
 	}
-	if busy := n > 0; busy != s.busy.Load() {
+	if busy := !s.state.Ready(); busy != s.busy.Load() {
 		s.busy.Store(busy)
 	}
 }
@@ -122,6 +125,9 @@ func (s *subscriber) waitingLocked() bool { return !s.state.Idle() || len(s.scan
 // ackedLocked lets the next messages go after an acknowledgement.
 func (s *subscriber) ackedLocked(w *work) {
 	if !s.waitingLocked() || s.conn == nil {
+		if s.busy.Load() {
+			s.levelLocked()
+		}
 		return
 	}
 	s.pumpLocked(w.now)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,8 @@ func packets(v mqtt.Version) []Packet {
 		&Suback{ID: 5, Reasons: []mqtt.ReasonCode{mqtt.GrantedQoS1, mqtt.UnspecifiedError}},
 		&Unsubscribe{ID: 6, Filters: []string{"a/#", "b"}},
 		&Unsuback{ID: 6},
+		&Unsubscribe{ID: 6, Filters: []string{strings.Repeat("x", 200)}},
+		&Unsubscribe{ID: 6, Filters: slices.Repeat([]string{strings.Repeat("x", textMax)}, 40)},
 		&Pingreq{}, &Pingresp{}, &Disconnect{},
 	}
 	if v < mqtt.V5 {
@@ -71,6 +74,7 @@ func packets(v mqtt.Version) []Packet {
 		&Suback{ID: 1, Reasons: []mqtt.ReasonCode{mqtt.TopicFilterInvalid}, Properties: reasonProps()},
 		&Unsubscribe{ID: 1, Filters: []string{"a"}, Properties: with(Properties{})},
 		&Unsuback{ID: 1, Reasons: []mqtt.ReasonCode{mqtt.NoSubscriptionExisted}, Properties: reasonProps()},
+		&Disconnect{Properties: with(Properties{ReasonString: strings.Repeat("x", 300)}, mqtt.ReasonString)},
 		&Disconnect{Reason: mqtt.ServerMoved, Properties: with(Properties{ServerReference: "s"}, mqtt.ServerReference)},
 		&Auth{Reason: mqtt.ContinueAuthentication,
 			Properties: with(auth, mqtt.AuthenticationMethod, mqtt.AuthenticationData)},
@@ -97,7 +101,7 @@ func TestRoundTrip(t *testing.T) {
 			}
 			got, err := readOne(v, b[len("before"):])
 			if err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("%v: %x is read as\n%s, %v, want\n%s", v, b[6:], describe(got), err, describe(want))
+				t.Errorf("%v: %.1000x is read as\n%.1000s, %v, want\n%.1000s", v, b[6:], describe(got), err, describe(want))
 			}
 		}
 	}

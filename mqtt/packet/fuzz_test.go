@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 	"testing"
 
 	"fairlead/mqtt"
@@ -27,7 +28,7 @@ func FuzzReader(f *testing.F) {
 		whole, _ := readAll(&Reader{Version: v, MaxBytes: most}, bytes.NewReader(b))
 		r := Reader{Version: v, MaxBytes: most}
 		cut, _ := readAll(&r, &chunks{b, int(chunk)})
-		if !equal(whole, cut) {
+		if !slices.Equal(whole, cut) {
 			t.Errorf("in chunks of up to %d: %q, want %q", chunk, cut, whole)
 		}
 		fixpoint(t, v, b)

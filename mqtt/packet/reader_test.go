@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -40,7 +41,7 @@ func TestChunks(t *testing.T) {
 			whole, _ := readAll(&Reader{Version: s.v, MaxBytes: s.max}, bytes.NewReader(s.bytes))
 			compare := func(how string, n int, src io.Reader) {
 				got, _ := readAll(&Reader{Version: s.v, MaxBytes: s.max}, src)
-				if !equal(got, whole) {
+				if !slices.Equal(got, whole) {
 					t.Errorf("%s\n%s\n%s %d:\n%q, want\n%q", s.options, s.input, how, n, got, whole)
 				}
 			}
@@ -50,18 +51,6 @@ func TestChunks(t *testing.T) {
 			compare("bytes", 1, iotest.OneByteReader(bytes.NewReader(s.bytes)))
 		}
 	}
-}
-
-func equal(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // TestLongStream reads packets of all sizes up to 3 MB from a source that gives
@@ -275,6 +264,25 @@ func TestPropertiesAreAView(t *testing.T) {
 		_ = append(got.Properties, "overwritten"...)
 		if string(got.Payload) != "payload" {
 			t.Errorf("Payload = %q after an append to Properties", got.Payload)
+		}
+	}
+}
+
+// TestSubscriptionIDsAreNotKept reads a PUBLISH with very many of them: what it
+// took is gone with the buffer.
+func TestSubscriptionIDsAreNotKept(t *testing.T) {
+	for _, n := range []int{subIDsKept, 50 * subIDsKept} {
+		p := &Publish{Topic: []byte("a"), SubscriptionIDs: slices.Repeat([]uint32{7}, n)}
+		r := Reader{Version: mqtt.V5}
+		if _, err := r.Fill(bytes.NewReader(AppendPublish(nil, mqtt.V5, p))); err != nil {
+			t.Fatal(err)
+		}
+		next, err := r.Next()
+		if err != nil || len(next.(*Publish).SubscriptionIDs) != n {
+			t.Fatalf("Next = %v, want %d Subscription Identifiers", err, n)
+		}
+		if r.Release(); cap(r.subIDs) > subIDsKept {
+			t.Errorf("room for %d Subscription Identifiers is kept, want at most %d", cap(r.subIDs), subIDsKept)
 		}
 	}
 }
