@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +40,7 @@ type conn struct {
 
 	discard atomic.Bool // the Session ends with this connection, whatever its expiry
 	kicked  atomic.Pointer[session.Error]
-	done    chan struct{}  // closed when the Session is free for another connection
-	writers sync.WaitGroup // goroutines of drain
+	done    chan struct{} // closed when the Session is free for another connection
 
 	outbox // guarded by session.mu
 }
@@ -263,7 +261,9 @@ func (c *conn) finish(err error) {
 	if !saidSomething(err) {
 		c.nc.Close() // nobody listens, so a writer that waits need not
 	}
-	c.writers.Wait()
+	if c.session != nil {
+		c.stopWriting()
+	}
 	c.nc.Close()
 	c.broker.ended(c, err)
 	if c.session != nil {

@@ -15,11 +15,13 @@ import (
 // flushed, once per batch. A peer that does not read gets a goroutine of its
 // own, drain, until it has caught up.
 type outbox struct {
-	out       *buffer // nil: empty
-	writing   bool    // somebody writes, and goes on until the outbox is empty
-	scheduled bool    // somebody will flush at the end of a batch
-	broken    bool    // writing has failed: nothing goes out any more
-	room      chan struct{}
+	out       *buffer       // nil: empty
+	writing   bool          // somebody writes, and goes on until the outbox is empty
+	scheduled bool          // somebody will flush at the end of a batch
+	broken    bool          // writing has failed: nothing goes out any more
+	closing   bool          // the connection ends: nobody begins to write
+	room      chan struct{} // closed when there is room again; nil: nobody waits
+	written   chan struct{} // closed when nobody writes any more; nil: nobody waits
 }
 
 // buffer is a reused slice of bytes.
@@ -86,7 +88,7 @@ func (c *conn) flush() {
 // It releases the lock while it writes, so others may go on to fill the outbox;
 // what they put in is written by the same call.
 func (c *conn) flushLocked() {
-	if c.writing {
+	if c.writing || c.closing {
 		return
 	}
 	c.writing = true
@@ -98,18 +100,42 @@ func (c *conn) flushLocked() {
 		c.flushed(n)
 		c.session.mu.Lock()
 		if errors.Is(err, listen.ErrWouldBlock) {
-			c.writers.Add(1)
 			go c.drain(b, n) // ends when the peer has caught up or the socket is closed
 			return
 		}
 		c.wroteLocked(b, err)
 	}
+	c.doneLocked()
+}
+
+// doneLocked ends the time of whoever has been writing.
+func (c *conn) doneLocked() {
 	c.writing = false
+	for _, ch := range []*chan struct{}{&c.room, &c.written} {
+		if *ch != nil {
+			close(*ch)
+			*ch = nil
+		}
+	}
+}
+
+// stopWriting lets the present writer finish, and no other begin.
+func (c *conn) stopWriting() {
+	mu := &c.session.mu
+	mu.Lock()
+	c.closing = true
+	if !c.writing {
+		mu.Unlock()
+		return
+	}
+	c.written = make(chan struct{})
+	written := c.written
+	mu.Unlock()
+	<-written
 }
 
 // drain is flushLocked for a peer that does not keep up: it waits.
 func (c *conn) drain(b *buffer, n int) {
-	defer c.writers.Done()
 	mu := &c.session.mu
 	_, err := c.nc.Write(b.b[n:])
 	c.flushed(len(b.b) - n)
@@ -125,11 +151,7 @@ func (c *conn) drain(b *buffer, n int) {
 		mu.Lock()
 		c.wroteLocked(b, err)
 	}
-	c.writing = false
-	if c.room != nil {
-		close(c.room)
-		c.room = nil
-	}
+	c.doneLocked()
 }
 
 // wroteLocked takes note of a write: there is room for what waits in the queue,
@@ -143,8 +165,8 @@ func (c *conn) wroteLocked(b *buffer, err error) {
 		c.wake()
 		return
 	}
-	if c.session.waitingLocked() {
-		c.session.pumpLocked(time.Now())
+	if s := c.session; s.conn == c && s.waitingLocked() {
+		s.pumpLocked(time.Now())
 	}
 	if c.room != nil && c.len() < c.broker.limits.OutboxBytes/2 {
 		close(c.room)
