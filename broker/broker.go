@@ -26,6 +26,9 @@ type Limits struct {
 	// Connections is how many there may be at a time; beyond it a connection is
 	// closed before a byte is read. 0: no limit.
 	Connections int
+	// Sessions is how many there may be, with and without a connection; beyond
+	// it a CONNECT that needs a new one is refused with 0x97. 0: no limit.
+	Sessions int
 	// ConnectTimeout is the longest time from the accepted connection to a
 	// complete CONNECT. Beyond it the connection is closed.
 	ConnectTimeout time.Duration
@@ -54,7 +57,7 @@ func DefaultLimits() Limits {
 			InFlight: 1000, AliasesOut: 64, Subscriptions: 100_000,
 			QueueMessages: 1_000_000, QueueBytes: 256 << 20,
 		},
-		ConnectTimeout: 10 * time.Second, OutboxBytes: 1 << 20, QueuedBytes: 1 << 30,
+		Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, OutboxBytes: 1 << 20, QueuedBytes: 1 << 30,
 		RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
 	}
 }

@@ -289,7 +289,7 @@ func TestFullQueueOfConnectedClient(t *testing.T) {
 
 // TestNodeLimit fills the queues of all Sessions together.
 func TestNodeLimit(t *testing.T) {
-	play(t, Options{Limits: limits(func(l *Limits) { l.QueuedBytes = 10 })}, func(w *world) {
+	play(t, Options{Limits: limits(func(l *Limits) { l.QueuedBytes = 200 })}, func(w *world) {
 		for _, id := range []string{"s", "t"} {
 			s := w.connect(mqtt.V5, id, expiry(1000))
 			s.subscribe(id, mqtt.QoS1)
@@ -432,6 +432,16 @@ func TestRetainedLimit(t *testing.T) {
 		pub.want("PUBACK 1 0x10 No matching subscribers", "PUBACK 2 0x97 Quota exceeded", "PUBACK 3 0x10 No matching subscribers")
 		old.publish("b", "2", mqtt.QoS1, asRetained)
 		old.want("closed") // 3.1.1 has no other no
+	})
+}
+
+func TestSessionLimit(t *testing.T) {
+	play(t, Options{Limits: limits(func(l *Limits) { l.Sessions = 1 })}, func(w *world) {
+		w.connect(mqtt.V5, "one", expiry(100)).close()
+		two := w.dial()
+		two.hello(mqtt.V5, "two")
+		two.want("CONNACK present=false 0x97 Quota exceeded", "closed")
+		w.connect(mqtt.V5, "one", expiry(100))
 	})
 }
 

@@ -52,13 +52,17 @@ var errDisconnected = errors.New("the client disconnected")
 // connection, for the sake of a last DISCONNECT.
 const closeTimeout = 500 * time.Millisecond
 
+// connectBytesMax is the largest packet before the CONNACK. The longest fields of
+// a CONNECT fit, and nobody who has not shown who they are makes us hold more.
+const connectBytesMax = 512 << 10
+
 // Serve serves one Network Connection until its Client leaves, violates the
 // protocol or is sent away, and then closes it. It may return while the Client is
 // silent and the connection needs no goroutine; [Broker.Shutdown] waits for the
 // true end.
 func (b *Broker) Serve(nc listen.Conn) {
 	c := &conn{broker: b, nc: nc, done: make(chan struct{})}
-	c.reader.MaxBytes = int(b.limits.PacketBytes)
+	c.reader.MaxBytes = min(int(b.limits.PacketBytes), connectBytesMax)
 	if !b.enter(c) {
 		nc.Close()
 		return

@@ -225,13 +225,15 @@ func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
 		}
 		return a
 	}
-	c.principal, c.greeting = who, nil
+	c.principal = who
 	if l.KeepAlive > 0 {
 		c.keepAlive = time.Duration(l.KeepAlive) * 1500 * time.Millisecond // [MQTT-3.1.2-22]
 	}
 	if err := b.attach(c, l, ack); err != nil {
 		return err
 	}
+	c.greeting = nil
+	c.reader.MaxBytes = int(b.limits.PacketBytes)
 	b.Connected.Add(1)
 	b.logger.Debug("client connected", "client", l.ID, "version", l.Version, "remote", c.nc.RemoteAddr(), "clean_start", l.CleanStart)
 	c.linger = linger
@@ -260,14 +262,17 @@ func withAuth(p, auth *packet.Properties) *packet.Properties {
 // connection that has it now is ended first [MQTT-3.1.4-3].
 func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet.Connack) error {
 	for {
-		s := b.find(l.ID)
+		s, err := b.find(l.ID)
+		if err != nil {
+			return err
+		}
 		s.attach.Lock()
 		present, ok := s.takeOver(l)
 		if !ok { // it has ended meanwhile
 			s.attach.Unlock()
 			continue
 		}
-		err := s.begin(c, l, ack(present))
+		err = s.begin(c, l, ack(present))
 		s.attach.Unlock()
 		for sub := range s.state.Subscriptions() {
 			if sub.Filter.Shared() {
@@ -279,17 +284,20 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 }
 
 // find returns the Session of the Client Identifier, made if there is none.
-func (b *Broker) find(id mqtt.ClientID) *subscriber {
+func (b *Broker) find(id mqtt.ClientID) (*subscriber, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s := b.sessions[id]; s != nil {
-		return s
+		return s, nil
+	}
+	if most := b.limits.Sessions; most > 0 && len(b.sessions) >= most {
+		return nil, violation(mqtt.QuotaExceeded, "the broker has %d sessions, as many as it may", most)
 	}
 	s := &subscriber{broker: b}
 	s.state.ID = id
 	b.sessions[id] = s
 	b.Sessions.Add(1)
-	return s
+	return s, nil
 }
 
 // takeOver ends the connection that has the Session now and reports whether the

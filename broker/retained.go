@@ -17,12 +17,14 @@ type retained struct {
 	mu       sync.Mutex // guards the fields below
 	names    topic.Names[*kept]
 	bytes    int64
-	expiring int // how many have a Message Expiry Interval
+	expiring int    // how many have a Message Expiry Interval
+	count    uint64 // of messages ever retained
 }
 
 // kept is a Retained Message. Gone says that it has been replaced or removed.
 type kept struct {
 	message *mqtt.Message
+	number  uint64 // in the order of retaining
 	gone    atomic.Bool
 }
 
@@ -60,7 +62,8 @@ func (r *retained) set(m *mqtt.Message, lim *Limits) bool {
 	if replaced {
 		r.forgetLocked(old)
 	}
-	r.names.Set(m.Topic, &kept{message: m})
+	r.count++
+	r.names.Set(m.Topic, &kept{message: m, number: r.count})
 	r.bytes += int64(m.Size())
 	if !m.Expires.IsZero() {
 		r.expiring++
@@ -104,7 +107,7 @@ func (r *retained) sweep(now time.Time) {
 	}
 }
 
-// scan selects the Retained Messages that a subscription matches.
+// scan prepares the sending of what a new subscription matches.
 func (r *retained) scan(sub *session.Subscription) scan {
 	sc := scan{sub: sub, via: plain}
 	if sub.ID != 0 {
@@ -112,11 +115,22 @@ func (r *retained) scan(sub *session.Subscription) scan {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.names.Match(sub.Filter.Pattern, func(_ string, k *kept) bool {
-		sc.items = append(sc.items, k)
+	sc.upTo = r.count
+	return sc
+}
+
+// match selects the Retained Messages that a pattern matches, up to the one with
+// the given number.
+func (r *retained) match(pattern string, upTo uint64) (found []*kept) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names.Match(pattern, func(_ string, k *kept) bool {
+		if k.number <= upTo {
+			found = append(found, k)
+		}
 		return true
 	})
-	return sc
+	return found
 }
 
 func (r *retained) len() int {

@@ -24,7 +24,9 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 			return err
 		}
 		existed := false
-		if sub != nil {
+		if len(scans) >= c.broker.limits.Subscriptions {
+			reason = mqtt.QuotaExceeded
+		} else if sub != nil {
 			existed, reason = c.admitSubscription(sub)
 		}
 		ack.Reasons = append(ack.Reasons, reason) // [MQTT-3.8.4-6]
@@ -33,7 +35,7 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 			continue
 		}
 		if sub.WantsRetained(existed) {
-			scans = append(scans, c.broker.retained.scan(sub))
+			scans = append(scans, c.broker.retained.scan(sub)) // before anything is published that comes live
 		}
 	}
 	if c.version == mqtt.V31 && anyFailed(ack.Reasons) { // its SUBACK can't say no
@@ -119,41 +121,51 @@ func (c *conn) unsubscribe(p *packet.Unsubscribe) error {
 	return c.reply(ack)
 }
 
-// scan is what a new subscription has selected of the Retained Messages and
-// that is still to be sent. It holds references, so a hundred thousand of them
-// need neither copies nor an outbox.
+// scan is the sending of Retained Messages to a new subscription. It holds
+// references, so a hundred thousand of them need neither copies nor an outbox.
 type scan struct {
-	items []*kept
 	sub   *session.Subscription
 	via   *session.Via
+	upTo  uint64 // messages that were retained later have come live
+	begun bool
+	items []*kept // still to be sent
 }
 
 // scanLocked sends Retained Messages as long as there is room. One that has been
 // replaced meanwhile is left out: the subscription has got what took its place.
 func (s *subscriber) scanLocked(c *conn, now time.Time) {
 	for len(s.scans) > 0 {
-		sc := &s.scans[0]
-		for len(sc.items) > 0 {
-			if c.len() >= highWater {
-				return
-			}
-			k := sc.items[0]
-			q := min(k.message.QoS, sc.sub.QoS)
-			if q > mqtt.QoS0 && !s.state.Ready() {
-				return
-			}
-			sc.items[0], sc.items = nil, sc.items[1:]
-			if k.gone.Load() || k.message.Expired(now) {
-				continue
-			}
-			out := session.Outgoing{Type: packet.PUBLISH}
-			out.Delivery = session.Delivery{Message: k.message, Via: sc.via, QoS: q, Retain: true} // [MQTT-3.3.1-8]
-			if q > mqtt.QoS0 {
-				out.ID = s.state.Send(out.Delivery)
-			}
-			s.sendLocked(c, out, now)
+		if !s.scanOneLocked(c, &s.scans[0], now) {
+			return
 		}
 		s.scans = s.scans[1:]
 	}
 	s.scans = nil
+}
+
+// scanOneLocked reports whether the scan is through.
+func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
+	if !sc.begun {
+		// Only now, one subscription after the other: a client that subscribes to
+		// everything in a hundred ways holds one list at a time.
+		sc.items, sc.begun = s.broker.retained.match(sc.sub.Filter.Pattern, sc.upTo), true
+	}
+	for len(sc.items) > 0 {
+		k := sc.items[0]
+		q := min(k.message.QoS, sc.sub.QoS)
+		if c.len() >= highWater || q > mqtt.QoS0 && !s.state.Ready() {
+			return false
+		}
+		sc.items[0], sc.items = nil, sc.items[1:]
+		if k.gone.Load() || k.message.Expired(now) {
+			continue
+		}
+		out := session.Outgoing{Type: packet.PUBLISH}
+		out.Delivery = session.Delivery{Message: k.message, Via: sc.via, QoS: q, Retain: true} // [MQTT-3.3.1-8]
+		if q > mqtt.QoS0 {
+			out.ID = s.state.Send(out.Delivery)
+		}
+		s.sendLocked(c, out, now)
+	}
+	return true
 }

@@ -65,6 +65,9 @@ type Limits struct {
 	// Connections is how many there may be at a time, over all listeners; 0: no
 	// limit. Beyond it a connection is closed at once.
 	Connections int `yaml:"connections"`
+	// Sessions is how many there may be, with and without a connection; beyond it
+	// new clients are refused with 0x97.
+	Sessions int `yaml:"sessions"`
 	// ConnectRate is how many connections a second a listener takes; beyond it
 	// they wait. 0: no limit.
 	ConnectRate int `yaml:"connect_rate"`
@@ -128,7 +131,7 @@ func Default() *Config {
 		Log:  Log{Level: "info", Format: "text"},
 		Sys:  Sys{Interval: 10 * time.Second},
 		Limits: Limits{
-			ConnectTimeout: 10 * time.Second, PacketBytes: 8 << 20, ReceiveMaximum: 1024, TopicAliasMaximum: 64,
+			Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, PacketBytes: 8 << 20, ReceiveMaximum: 1024, TopicAliasMaximum: 64,
 			Inflight: 1000, Subscriptions: 100_000, QueueMessages: 1_000_000, QueueBytes: 256 << 20,
 			QueuedBytesTotal: 1 << 30, OutboxBytes: 1 << 20, RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
 		},
@@ -184,7 +187,7 @@ func (l *Limits) validate(wrong func(format string, args ...any)) {
 		least int64
 	}{
 		{"connections", int64(l.Connections), 0}, {"connect_rate", int64(l.ConnectRate), 0},
-		{"connect_timeout", int64(l.ConnectTimeout), 1}, {"packet_bytes", int64(l.PacketBytes), 64},
+		{"sessions", int64(l.Sessions), 0}, {"connect_timeout", int64(l.ConnectTimeout), 1}, {"packet_bytes", int64(l.PacketBytes), 64},
 		{"receive_maximum", int64(l.ReceiveMaximum), 1}, {"inflight", int64(l.Inflight), 1},
 		{"keep_alive_max", int64(l.KeepAliveMax), 0}, {"session_expiry_max", int64(l.SessionExpiryMax), 0},
 		{"will_delay_max", int64(l.WillDelayMax), 0}, {"subscriptions", int64(l.Subscriptions), 1},

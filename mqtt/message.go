@@ -33,10 +33,14 @@ func (m *Message) Expired(now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)
 }
 
+// overhead is what a message takes beside its bytes: the struct, and its place in
+// a queue.
+const overhead = 192
+
 // Size is the memory that the message stands for in queue limits, in bytes:
-// topic, properties and payload.
+// topic, properties, payload and what it takes to hold them.
 func (m *Message) Size() int {
-	return len(m.Topic) + len(m.Properties) + len(m.Payload)
+	return overhead + len(m.Topic) + len(m.Properties) + len(m.Payload)
 }
 
 // Keep returns a copy of m that shares no bytes with the buffer it was read

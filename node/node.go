@@ -114,7 +114,7 @@ func brokerLimits(l *config.Limits) broker.Limits {
 			WillDelayMax: seconds(l.WillDelayMax), InFlight: l.Inflight, AliasesOut: l.TopicAliasMaximum,
 			Subscriptions: l.Subscriptions, QueueMessages: l.QueueMessages, QueueBytes: int(l.QueueBytes),
 		},
-		Connections: l.Connections, ConnectTimeout: l.ConnectTimeout, OutboxBytes: int(l.OutboxBytes),
+		Connections: l.Connections, Sessions: l.Sessions, ConnectTimeout: l.ConnectTimeout, OutboxBytes: int(l.OutboxBytes),
 		QueuedBytes: int64(l.QueuedBytesTotal), RetainedMessages: l.RetainedMessages,
 		RetainedBytes: int64(l.RetainedBytes), TopicLevels: l.TopicLevels,
 	}

@@ -78,7 +78,7 @@ type talk struct {
 func newTalk() *talk {
 	return &talk{s: New("c"), now: time.Unix(1_000_000, 0), lim: Limits{
 		ReceiveMaximum: 3, TopicAliasMaximum: 2, PacketBytes: 1000, ExpiryMax: ExpiryNever, WillDelayMax: 1000,
-		InFlight: 2, AliasesOut: 10, Subscriptions: 2, QueueMessages: 3, QueueBytes: 1000,
+		InFlight: 2, AliasesOut: 10, Subscriptions: 2, QueueMessages: 3, QueueBytes: 1_000_000,
 	}}
 }
 
