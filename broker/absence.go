@@ -164,29 +164,18 @@ func (b *Broker) publishOwn(from *subscriber, m *mqtt.Message) {
 	if err != nil {
 		return
 	}
-	w := workPool.Get().(*work)
-	w.now = m.Received
+	w := newWork(m.Received)
 	f := &w.fan
 	f.begin(from, w)
 	f.scratch, f.kept = *m, m
 	if m.QoS > mqtt.QoS0 {
 		b.room(nil, r)
 	}
-	if v := allowed; m.Retain {
-		if v = b.retain(f); !v.Allowed() {
-			b.dropped(f, m.Publisher, m.QoS, trace.DroppedNotRetained)
-		}
+	if m.Retain && !b.retain(f).Allowed() {
+		b.dropped(f, m.Publisher, m.QoS, trace.DroppedNotRetained)
 	}
 	b.deliver(f, r)
-	for i, c := range w.dirty {
-		c.flush()
-		w.dirty[i] = nil
-	}
-	w.dirty = w.dirty[:0]
-	b.count(&w.tally)
-	w.tally = tally{}
-	f.reset()
-	workPool.Put(w)
+	w.finish(b)
 }
 
 func (b *Broker) now() time.Time { return time.Now() }

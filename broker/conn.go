@@ -102,9 +102,8 @@ func (c *conn) read() error {
 // batch does what the packets that one read has completed ask for. All that is
 // to be sent in consequence is written once at its end.
 func (c *conn) batch(n int) error {
-	c.work = workPool.Get().(*work)
+	c.work = newWork(c.lastRead)
 	c.work.bytes = n
-	c.work.now = c.lastRead
 	if read := c.broker.trace.Read; read != nil {
 		read(trace.Read{Client: c.id(), Bytes: n})
 	}

@@ -239,12 +239,24 @@ func (c *conn) flushBatch() {
 		c.repliesLocked(w)
 		c.session.mu.Unlock()
 	}
-	for i, d := range w.dirty {
-		d.flush()
+	w.finish(c.broker)
+}
+
+// newWork returns the scratch of a batch that begins at the time now.
+func newWork(now time.Time) *work {
+	w := workPool.Get().(*work)
+	w.now = now
+	return w
+}
+
+// finish flushes what the batch has filled, counts, and gives the scratch back.
+func (w *work) finish(b *Broker) {
+	for i, c := range w.dirty {
+		c.flush()
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
-	c.broker.count(&w.tally)
+	b.count(&w.tally)
 	w.tally = tally{}
 	w.fan.reset()
 	if cap(w.replies) <= bufferKeep {
@@ -252,5 +264,5 @@ func (c *conn) flushBatch() {
 	}
 }
 
-// version of the connection's Client, for what is encoded once for many.
+// v5 reports whether the Client speaks 5.0.
 func (c *conn) v5() bool { return c.version >= mqtt.V5 }

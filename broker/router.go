@@ -115,14 +115,6 @@ func (r *router) share(filter string) *group {
 	return r.shares[filter]
 }
 
-// count is the number of subscriptions; the members of a Shared Subscription
-// count as one.
-func (r *router) count() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.subs.Len()
-}
-
 // staleLocked forgets the routes that the pattern touches. Who still holds one
 // sees that it is stale.
 func (r *router) staleLocked(pattern string) {

@@ -123,21 +123,13 @@ func (b *Broker) reshare(from *subscriber, messages []session.Delivery, stays bo
 	if len(messages) == 0 {
 		return
 	}
-	w := workPool.Get().(*work)
+	w := newWork(b.now())
 	for _, d := range messages {
 		if !b.reshareOne(w, from, d, stays) {
 			b.droppedMessage(d.Message, from.state.ID, d.QoS, trace.DroppedSessionGone)
 		}
 	}
-	for i, c := range w.dirty {
-		c.flush()
-		w.dirty[i] = nil
-	}
-	w.dirty = w.dirty[:0]
-	b.count(&w.tally)
-	w.tally = tally{}
-	w.fan.reset()
-	workPool.Put(w)
+	w.finish(b)
 }
 
 // reshareOne reports whether somebody has the message.
@@ -150,7 +142,7 @@ func (b *Broker) reshareOne(w *work, from *subscriber, d session.Delivery, stays
 		from.mu.Lock()
 		from.queueLocked(d)
 		if from.conn != nil {
-			from.pumpLocked(d.Message.Received)
+			from.pumpLocked(w.now)
 			from.conn.scheduleLocked(w)
 		}
 		from.mu.Unlock()
@@ -162,7 +154,6 @@ func (b *Broker) reshareOne(w *work, from *subscriber, d session.Delivery, stays
 	f := &w.fan
 	f.begin(nil, w)
 	f.scratch, f.kept, f.once = *d.Message, d.Message, true
-	f.now = b.now()
 	t.to.mu.Lock()
 	outcome := t.to.acceptLocked(f, t)
 	t.to.mu.Unlock()
