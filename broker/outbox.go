@@ -255,7 +255,7 @@ func (w *work) finish(b *Broker) {
 		c.flush()
 		w.dirty[i] = nil
 	}
-	w.dirty = w.dirty[:0]
+	w.dirty, w.replies = w.dirty[:0], w.replies[:0]
 	b.count(&w.tally)
 	w.tally = tally{}
 	w.fan.reset()

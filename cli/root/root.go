@@ -4,6 +4,7 @@ package root
 
 import (
 	"fairlead/cli"
+	"fairlead/cli/bench"
 	"fairlead/cli/pub"
 	"fairlead/cli/serve"
 	"fairlead/cli/sub"
@@ -19,5 +20,5 @@ var Command = &cli.Command{
 		{What: "see all messages", Line: "fairlead sub -t '#' -v"},
 		{What: "send one", Line: "fairlead pub -t greeting -m hello"},
 	},
-	Commands: []*cli.Command{serve.Command, pub.Command, sub.Command, version.Command},
+	Commands: []*cli.Command{serve.Command, pub.Command, sub.Command, bench.Command, version.Command},
 }
