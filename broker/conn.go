@@ -259,9 +259,10 @@ func (c *conn) finish(err error) {
 	if k := c.kicked.Load(); k != nil {
 		err = k
 	}
-	c.farewell(err)
-	c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
-	if !saidSomething(err) {
+	if _, told := reasonOf(err); told {
+		c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+		c.farewell(err)
+	} else {
 		c.nc.Close() // nobody listens, so a writer that waits need not
 	}
 	if c.session != nil {
@@ -273,12 +274,6 @@ func (c *conn) finish(err error) {
 		c.session.leave(c, err)
 	}
 	close(c.done)
-}
-
-// saidSomething reports whether the Client is told why the connection ends.
-func saidSomething(err error) bool {
-	_, ok := reasonOf(err)
-	return ok
 }
 
 // farewell tells the Client why the Server ends the connection, where its

@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -69,7 +70,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 	if o.URL.Scheme == Unix {
 		l.ln, err = listenUnix(ctx, o.URL.Path)
 	} else {
-		lc := net.ListenConfig{KeepAlive: 60 * time.Second}
+		lc := net.ListenConfig{KeepAlive: -1, Control: keepAlive} // not by net: see keepAlive
 		l.ln, err = lc.Listen(ctx, "tcp", o.URL.Host)
 	}
 	if err != nil {
@@ -79,6 +80,22 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		l.o.Name = l.URL()
 	}
 	return l, nil
+}
+
+// keepAlive lets the kernel look after peers that have vanished. The accepted
+// sockets inherit it, which saves four system calls for each.
+func keepAlive(_, _ string, raw syscall.RawConn) error {
+	var err error
+	set := func(fd uintptr, level, option, value int) {
+		err = errors.Join(err, syscall.SetsockoptInt(int(fd), level, option, value))
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		set(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+		set(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 60)
+		set(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15)
+		set(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 9)
+	})
+	return errors.Join(err, controlErr)
 }
 
 // listenUnix opens a socket file that only its owner and group may use. A file
