@@ -170,7 +170,7 @@ func (k *talk) play() {
 			if err != nil {
 				k.Fatal(err)
 			}
-			time.Sleep(pause) // a span of time that the standard itself measures
+			<-time.After(pause) // the broker is another process: its Keep Alive and expiries run in real time
 			continue
 		}
 		if err := k.line(strings.ReplaceAll(strings.ReplaceAll(rest, "$I", k.unique), "$T", k.unique+"t")); err != nil {

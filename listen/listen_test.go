@@ -50,14 +50,32 @@ type server struct {
 }
 
 type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	wrote chan struct{} // one token after a write
 }
 
 func (s *syncBuffer) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	select {
+	case s.wrote <- struct{}{}:
+	default:
+	}
 	return s.b.Write(b)
+}
+
+// await waits until text has been written.
+func (s *syncBuffer) await(text string) bool {
+	late := time.After(10 * time.Second)
+	for !strings.Contains(s.String(), text) {
+		select {
+		case <-s.wrote:
+		case <-late:
+			return false
+		}
+	}
+	return true
 }
 
 func (s *syncBuffer) String() string {
@@ -73,6 +91,7 @@ func serve(t *testing.T, url string, change ...func(o *Options)) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, conn: make(chan Conn, 100)}
+	s.log.wrote = make(chan struct{}, 1)
 	o := Options{URL: u, Logger: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if u.TLS() {
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}}
@@ -350,11 +369,7 @@ func TestWrongProtocol(t *testing.T) {
 			} else {
 				io.Copy(io.Discard, nc) // until the broker closes
 			}
-			deadline := time.Now().Add(10 * time.Second)
-			for !strings.Contains(s.log.String(), test.want) && time.Now().Before(deadline) {
-				time.Sleep(time.Millisecond)
-			}
-			if !strings.Contains(s.log.String(), test.want) || s.Strange.Load() != 1 {
+			if !s.log.await(test.want) || s.Strange.Load() != 1 {
 				t.Errorf("log = %s, want %q", s.log.String(), test.want)
 			}
 		})
