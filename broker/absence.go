@@ -17,20 +17,23 @@ type absence struct {
 	endsAt time.Time // zero: never
 }
 
-// leave takes the Session from its connection and does what is due now: the
-// Will, the end of the Session, the messages of Shared Subscriptions. What is
-// due later waits for a timer.
-func (s *subscriber) leave(c *conn, why error) {
-	b := s.broker
+// detach takes the Session from its connection: messages wait from now on.
+func (s *subscriber) detach() session.Plan {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conn = nil
 	s.online.Store(false)
 	p := s.state.Disconnect(s.ending)
-	c.out = nil
 	s.levelLocked()
-	s.mu.Unlock()
-	b.Connected.Add(-1)
+	return p
+}
 
+// leave does what is due once the connection has ended: the Will, the end of the
+// Session, the messages of Shared Subscriptions. What is due later waits for a
+// timer.
+func (s *subscriber) leave(c *conn, why error, p session.Plan) {
+	b := s.broker
+	b.Connected.Add(-1)
 	now := b.now()
 	r, _ := reasonOf(why)
 	if r == mqtt.ServerShuttingDown {

@@ -259,10 +259,17 @@ func (c *conn) finish(err error) {
 	if k := c.kicked.Load(); k != nil {
 		err = k
 	}
-	if _, told := reasonOf(err); told {
+	_, told := reasonOf(err)
+	if told {
 		c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
 		c.farewell(err)
-	} else {
+	}
+	var plan session.Plan
+	if c.session != nil {
+		// Before the Client can see the end: what is published from then on waits.
+		plan = c.session.detach()
+	}
+	if !told {
 		c.nc.Close() // nobody listens, so a writer that waits need not
 	}
 	if c.session != nil {
@@ -271,7 +278,7 @@ func (c *conn) finish(err error) {
 	c.nc.Close()
 	c.broker.ended(c, err)
 	if c.session != nil {
-		c.session.leave(c, err)
+		c.session.leave(c, err, plan)
 	}
 	close(c.done)
 }
