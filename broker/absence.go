@@ -90,11 +90,22 @@ func (s *subscriber) wake() {
 	s.broker.spawn(func() {
 		s.attach.Lock()
 		defer s.attach.Unlock()
-		if s.online.Load() || s.isGone() || s.timer == nil {
+		if s.timer == nil || !s.left() || s.isGone() {
 			return
 		}
 		s.due(s.broker.now())
 	})
+}
+
+// left reports whether the latest connection has let go of the Session: until
+// then the absence is that connection's. The caller holds attach.
+func (s *subscriber) left() bool {
+	select {
+	case <-s.last.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // comeBack ends the absence: a Will that still waits is not published

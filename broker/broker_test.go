@@ -476,6 +476,24 @@ func TestSharedSubscription(t *testing.T) {
 	})
 }
 
+// TestSharedInTurn gives QoS 1 messages to two members in turn.
+func TestSharedInTurn(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		one, two := w.connect(mqtt.V5, "one"), w.connect(mqtt.V311, "two")
+		one.subscribe("$share/g/a", mqtt.QoS1)
+		two.subscribe("$share/g/a", mqtt.QoS1)
+		pub := w.connect(mqtt.V5, "pub")
+		for i := range 10 {
+			pub.publish("a", "x", mqtt.QoS1)
+			pub.want(fmt.Sprintf("PUBACK %d 0x00 Success", i+1))
+		}
+		for i := range 5 {
+			one.want(fmt.Sprintf(`PUBLISH a "x" qos=1 id=%d`, i+1))
+			two.want(fmt.Sprintf(`PUBLISH a "x" qos=1 id=%d`, i+1))
+		}
+	})
+}
+
 // TestSharedQoS2Stays keeps a QoS 2 message that is under way with its client
 // [MQTT-4.8.2-4].
 func TestSharedQoS2Stays(t *testing.T) {

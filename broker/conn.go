@@ -231,7 +231,7 @@ func (c *conn) overdue(now time.Time) error {
 	if c.keepAlive > 0 && !now.Before(until) { // [MQTT-3.1.2-22]
 		return violation(mqtt.KeepAliveTimeout, "nothing read for %v: expected a packet within 1.5 times the Keep Alive", c.keepAlive)
 	}
-	if now.Sub(c.lastRead) < c.linger {
+	if now.Sub(c.lastRead) < c.linger*7/8 { // it has talked since the deadline was set
 		c.linger = lingerBusy
 		return c.nc.SetReadDeadline(c.lingerUntil(now))
 	}

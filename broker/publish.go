@@ -169,7 +169,7 @@ func (b *Broker) room(c *conn, r *route) policy.Verdict {
 		return policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "the queue of a subscriber is full"}
 	}
 	for _, g := range r.groups {
-		if g.pick(nil) != nil {
+		if g.hasRoom() {
 			continue
 		}
 		if c != nil && c.version >= mqtt.V5 {

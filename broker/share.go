@@ -49,8 +49,8 @@ func (g *group) leave(from *subscriber) int {
 func (g *group) has(t *target) bool { return slices.Contains(g.list(), t) }
 
 // pick chooses the member for the next message: in turn, those first that are
-// connected and keep up, then connected ones, then any that has room. Members in
-// not are left out. Nil: nobody has room.
+// connected and keep up, then connected ones, then any that has room. The Session
+// not is left out. Nil: nobody has room.
 func (g *group) pick(not *subscriber) *target {
 	list := g.list()
 	if len(list) == 0 {
@@ -69,6 +69,12 @@ func (g *group) pick(not *subscriber) *target {
 		}
 	}
 	return best
+}
+
+// hasRoom reports whether some member takes one more QoS 1 or 2 message. Unlike
+// pick it takes nobody's turn.
+func (g *group) hasRoom() bool {
+	return slices.ContainsFunc(g.list(), func(t *target) bool { return t.to.rank() > 0 })
 }
 
 const rankMax = 3

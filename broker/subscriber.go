@@ -217,7 +217,7 @@ func (s *subscriber) condemn() {
 		}
 		s.attach.Lock()
 		defer s.attach.Unlock()
-		if s.full.Load() && !s.online.Load() {
+		if s.full.Load() && s.left() && !s.isGone() {
 			s.endLocked()
 		}
 		s.doomed.Store(false)
