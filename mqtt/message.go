@@ -22,6 +22,9 @@ type Message struct {
 	// Expires is when the Message Expiry Interval has passed and the message
 	// may no longer be sent [MQTT-3.3.2-5]. Zero: it never expires.
 	Expires time.Time
+	// Number is the message's place in the journal, by which its record and those
+	// about it find together. 0: the journal does not hold it.
+	Number uint64
 	// QoS is the level that the publisher asked for.
 	QoS QoS
 	// Retain is the publisher's RETAIN flag.

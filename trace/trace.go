@@ -85,11 +85,13 @@ const (
 	DroppedSessionGone                // the Session ended with the message in its queue
 	DroppedRefused                    // the publisher was told no
 	DroppedNotRetained                // delivered, but not retained for want of room
+	DroppedOldest                     // the queue was full, and its oldest message had to go
+	DroppedDamaged                    // what the disk has of the queue can't be read
 	Outcomes                          // how many there are
 )
 
 var outcomeNames = [Outcomes]string{"sent", "queued", "moved", "absent", "outbox full", "expired",
-	"packet too large", "session full", "session ended", "refused", "retained store full"}
+	"packet too large", "session full", "session ended", "refused", "retained store full", "oldest of a full queue", "damaged on disk"}
 
 // String names the outcome: "outbox full".
 func (o Outcome) String() string {

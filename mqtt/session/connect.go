@@ -1,6 +1,7 @@
 package session
 
 import (
+	"time"
 	"unicode/utf8"
 
 	"fairlead/mqtt"
@@ -11,17 +12,18 @@ import (
 // Limits are what the Server grants at most. Where the standard lets a Client
 // be told, CONNACK tells it.
 type Limits struct {
-	ReceiveMaximum    uint16 // QoS 1 and 2 messages that a Client may have under way to us; at least 1
-	TopicAliasMaximum uint16 // aliases that a Client may use; 0: none
-	PacketBytes       uint32 // Maximum Packet Size from Clients; 0: what the protocol can say
-	KeepAliveMax      uint16 // seconds; 0: as the Client says
-	ExpiryMax         uint32 // Session Expiry Interval, seconds
-	WillDelayMax      uint32 // seconds
-	InFlight          uint16 // QoS 1 and 2 messages under way to a Client that can't name a Receive Maximum
-	AliasesOut        uint16 // Topic Aliases towards a Client, however many it allows
-	Subscriptions     int    // of one Session; beyond it SUBACK says 0x97
-	QueueMessages     int    // waiting in one Session; see Outbound.Full
-	QueueBytes        int    // the same in bytes
+	ReceiveMaximum    uint16        // QoS 1 and 2 messages that a Client may have under way to us; at least 1
+	TopicAliasMaximum uint16        // aliases that a Client may use; 0: none
+	PacketBytes       uint32        // Maximum Packet Size from Clients; 0: what the protocol can say
+	KeepAliveMax      uint16        // seconds; 0: as the Client says
+	ExpiryMax         uint32        // Session Expiry Interval, seconds
+	WillDelayMax      uint32        // seconds
+	InFlight          uint16        // QoS 1 and 2 messages under way to a Client that can't name a Receive Maximum
+	AliasesOut        uint16        // Topic Aliases towards a Client, however many it allows
+	Subscriptions     int           // of one Session; beyond it SUBACK says 0x97
+	QueueMessages     int           // waiting in one Session; see Outbound.Full
+	QueueBytes        int           // the same in bytes
+	QueueAge          time.Duration // how long a message may wait; 0: as long as the Session
 }
 
 // Link is what a CONNECT asks for and is granted: the terms of one Network
@@ -42,6 +44,7 @@ type Link struct {
 	Method     string        // Authentication Method; empty: none
 	Will       *Will
 
+	queueAge                time.Duration
 	keepAliveSet, expirySet bool // the grant differs from what was asked
 }
 
@@ -65,7 +68,7 @@ func Open(c *packet.Connect, lim *Limits) (*Link, error) {
 	}
 	l := &Link{
 		Version: c.Version, CleanStart: c.CleanStart, ID: mqtt.ClientID(c.ClientID), KeepAlive: c.KeepAlive,
-		Problem: true, SendMax: max(lim.InFlight, 1), ReceiveMax: max(lim.ReceiveMaximum, 1),
+		Problem: true, queueAge: lim.QueueAge, SendMax: max(lim.InFlight, 1), ReceiveMax: max(lim.ReceiveMaximum, 1),
 	}
 	if most := lim.KeepAliveMax; c.Version >= mqtt.V5 && most > 0 && (l.KeepAlive == 0 || l.KeepAlive > most) {
 		l.KeepAlive, l.keepAliveSet = most, true // before 5.0 the Client can't be told

@@ -70,13 +70,14 @@ func CheckTopic(name string) error {
 
 // Receive decides about a QoS 2 PUBLISH. If repeated, the message was accepted
 // before: it only needs another PUBREC [MQTT-4.3.3-10]. Otherwise call
-// [Inbound.Take] once the message is accepted.
-func (in *Inbound) Receive(id mqtt.PacketID) (repeated bool, err error) {
+// [Inbound.Take] once the message is accepted; pending is how many others wait for
+// that.
+func (in *Inbound) Receive(id mqtt.PacketID, pending int) (repeated bool, err error) {
 	if in.taken.has(id) {
 		return true, nil
 	}
 	// Only 5.0 knows the limit; the set itself can't outgrow 65,535 identifiers.
-	if in.v5 && in.taken.len() >= int(in.receiveMax) { // [MQTT-3.3.4-7]
+	if in.v5 && in.taken.len()+pending >= int(in.receiveMax) { // [MQTT-3.3.4-7]
 		return false, violation(mqtt.ReceiveMaximumExceeded, "more than %d QoS 2 messages under way", in.receiveMax)
 	}
 	return false, nil
@@ -98,6 +99,22 @@ func (in *Inbound) Release(id mqtt.PacketID) mqtt.ReasonCode {
 		return mqtt.PacketIdentifierNotFound
 	}
 	return mqtt.Success
+}
+
+// Taken lists the Packet Identifiers that are taken, in ascending order.
+func (in *Inbound) Taken() []mqtt.PacketID {
+	if in.taken.len() == 0 {
+		return nil
+	}
+	out := make([]mqtt.PacketID, 0, in.taken.len())
+	for id := 1; id <= ids; id++ {
+		if in.taken.pages[id>>10] == nil {
+			id |= 1<<10 - 1
+		} else if in.taken.has(mqtt.PacketID(id)) {
+			out = append(out, mqtt.PacketID(id))
+		}
+	}
+	return out
 }
 
 // idSet is a set of Packet Identifiers. Clients take them in turn, so they lie

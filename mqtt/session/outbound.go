@@ -11,10 +11,13 @@ import (
 // waits, and a window of what is under way.
 //
 //	deliver -> queue -> Next -> in flight -> Puback | Pubrec, Pubcomp
+//
+// The middle of a long queue may be elsewhere (see spill.go).
 type Outbound struct {
 	queue  queue
 	flight flight
-	bytes  int // of the messages in queue
+	bytes  int // of all messages that wait, wherever
+	spill
 
 	resend  uint64 // the in-flight message that is to be sent again next; at flight.tail: none
 	quota   int32  // QoS 1 and 2 messages that may still be sent [MQTT-3.3.4-9]
@@ -24,6 +27,7 @@ type Outbound struct {
 
 	aliasMax  uint16
 	packetMax uint32
+	ageMax    time.Duration
 	aliases   map[string]uint16
 }
 
@@ -46,16 +50,18 @@ type Via struct {
 // Outgoing is what is to be sent next: a PUBLISH of the Delivery, or a PUBREL.
 type Outgoing struct {
 	Delivery
-	Type packet.Type // PUBLISH or PUBREL
-	ID   mqtt.PacketID
-	Dup  bool
+	Type    packet.Type // PUBLISH or PUBREL
+	ID      mqtt.PacketID
+	Dup     bool
+	Held    bool // not to be sent yet: see [Outbound.Marked]
+	Expired bool // not to be sent at all
 }
 
 func (o *Outbound) connect(l *Link) {
 	o.up, o.v5 = true, l.Version >= mqtt.V5
 	o.quota, o.sendMax = int32(l.SendMax), int32(l.SendMax)
 	o.aliases, o.aliasMax = nil, l.AliasesOut
-	o.packetMax = l.PacketMax
+	o.packetMax, o.ageMax = l.PacketMax, l.queueAge
 	o.resend = o.flight.head // in the order in which they were first sent [MQTT-4.6.0-1]
 }
 
@@ -67,7 +73,9 @@ func (o *Outbound) disconnect() {
 func (o *Outbound) PacketMax() uint32 { return o.packetMax }
 
 // Queued is how many messages wait, and their size in bytes.
-func (o *Outbound) Queued() (messages, bytes int) { return o.queue.len(), o.bytes }
+func (o *Outbound) Queued() (messages, bytes int) {
+	return o.queue.len() + o.away + o.tail.len(), o.bytes
+}
 
 // InFlight is how many messages are sent and not acknowledged for good.
 func (o *Outbound) InFlight() int { return o.flight.n }
@@ -75,13 +83,16 @@ func (o *Outbound) InFlight() int { return o.flight.n }
 // Full reports whether the queue has reached one of the limits: from then on no
 // message is accepted for this Session.
 func (o *Outbound) Full(lim *Limits) bool {
-	return o.queue.len() >= lim.QueueMessages || o.bytes >= lim.QueueBytes
+	n, bytes := o.Queued()
+	return n >= lim.QueueMessages || bytes >= lim.QueueBytes
 }
 
 // Idle reports whether nothing waits to be sent: a QoS 1 or 2 message that
 // comes now may be sent at once, without overtaking another, if the quota
 // allows it.
-func (o *Outbound) Idle() bool { return o.queue.len() == 0 && o.resend == o.flight.tail }
+func (o *Outbound) Idle() bool {
+	return o.queue.len() == 0 && o.resend == o.flight.tail && o.away == 0 && o.tail.len() == 0
+}
 
 // Ready reports whether a QoS 1 or 2 message that comes now may be sent at once.
 func (o *Outbound) Ready() bool {
@@ -89,42 +100,83 @@ func (o *Outbound) Ready() bool {
 }
 
 // Send takes the message into flight and returns its Packet Identifier. Only
-// after [Outbound.Ready] has said yes.
-func (o *Outbound) Send(d Delivery) mqtt.PacketID {
-	id := o.flight.push(d)
+// after [Outbound.Ready] has said yes. With hold, the PUBLISH must not be sent
+// before [Outbound.Marked].
+func (o *Outbound) Send(d Delivery, hold bool) mqtt.PacketID {
+	st := sent
+	if hold {
+		st = marking
+	}
+	id := o.flight.push(d, st)
 	o.resend = o.flight.tail
 	o.quota--
 	return id
 }
 
+// Marked says that it is on record that the message is under way. If ok, its
+// PUBLISH is to be sent now; otherwise [Outbound.Next] will say so.
+func (o *Outbound) Marked(id mqtt.PacketID) (d Delivery, ok bool) {
+	seq, e := o.flight.find(id)
+	if e == nil || e.state != marking {
+		return d, false
+	}
+	if o.up && seq < o.resend {
+		e.state = sent
+		return e.Delivery, true
+	}
+	e.state = marked
+	return d, false
+}
+
 // Queue puts the message behind all others.
 func (o *Outbound) Queue(d Delivery) {
-	o.queue.push(d)
 	o.bytes += d.Message.Size()
+	if d.shared() {
+		o.shares++
+	}
+	if o.away > 0 || o.tail.len() > 0 {
+		o.tail.push(d)
+		return
+	}
+	o.queue.push(d)
 }
 
 // Next returns what is to be sent next and takes it into flight: first what was
 // in flight when the connection began, in its old order [MQTT-4.4.0-1]
-// [MQTT-4.6.0-1], then the queue. False: nothing, or the quota is used up. An
-// expired message is left out [MQTT-3.3.2-5]; expired counts them.
-func (o *Outbound) Next(now time.Time) (out Outgoing, expired int, ok bool) {
+// [MQTT-4.6.0-1], then the queue. False: nothing, or the quota is used up, or
+// what comes next is elsewhere. Held says that it must wait for
+// [Outbound.Marked]; whether a message from the queue has to, hold decides, if it
+// is not nil. An expired message is left out [MQTT-3.3.2-5].
+func (o *Outbound) Next(now time.Time, hold func(Delivery) bool) (out Outgoing, ok bool) {
 	if !o.up {
-		return out, 0, false
+		return out, false
 	}
 	if out, ok = o.again(); ok || o.resend != o.flight.tail {
-		return out, 0, ok
+		return out, ok
 	}
-	for o.queue.len() > 0 && o.quota > 0 && !o.flight.full() {
-		d := o.queue.pop()
-		o.bytes -= d.Message.Size()
-		if d.Message.Expired(now) {
-			expired++
-			continue
-		}
-		return Outgoing{Delivery: d, Type: packet.PUBLISH, ID: o.Send(d)}, expired, true
+	o.bringTail()
+	if o.queue.len() == 0 || o.quota <= 0 || o.flight.full() {
+		return out, false
 	}
-	return out, expired, false
+	d := o.pop()
+	if d.Message.Expired(now) || o.ageMax > 0 && now.Sub(d.Message.Received) >= o.ageMax {
+		return Outgoing{Delivery: d, Expired: true}, true
+	}
+	held := hold != nil && hold(d)
+	return Outgoing{Delivery: d, Type: packet.PUBLISH, ID: o.Send(d, held), Held: held}, true
 }
+
+// pop takes the first message out of the queue.
+func (o *Outbound) pop() Delivery {
+	d := o.queue.pop()
+	o.bytes -= d.Message.Size()
+	if d.shared() {
+		o.shares--
+	}
+	return d
+}
+
+func (d *Delivery) shared() bool { return d.Via != nil && d.Via.Share != "" }
 
 // again returns the next in-flight message that a new connection sees again.
 func (o *Outbound) again() (out Outgoing, ok bool) {
@@ -137,12 +189,15 @@ func (o *Outbound) again() (out Outgoing, ok bool) {
 			// messages under way than it allows.
 			o.quota--
 			out = Outgoing{Type: packet.PUBREL, ID: packetID(o.resend)}
-		case sent:
+		case sent, marked:
 			if o.quota <= 0 {
 				return out, false
 			}
 			o.quota--
-			out = Outgoing{Delivery: e.Delivery, Type: packet.PUBLISH, ID: packetID(o.resend), Dup: true} // [MQTT-3.3.1-1]
+			out = Outgoing{Delivery: e.Delivery, Type: packet.PUBLISH, ID: packetID(o.resend), Dup: e.state == sent} // [MQTT-3.3.1-1]
+			e.state = sent
+		case marking, releasing:
+			return out, false // it goes on with Marked or Received
 		default:
 			continue
 		}
@@ -168,36 +223,69 @@ func (o *Outbound) Puback(id mqtt.PacketID) (Delivery, error) {
 	return d, nil
 }
 
+// After is what follows a PUBREC.
+type After byte
+
+// What may follow a PUBREC.
+const (
+	Nothing After = iota
+	Answer        // a PUBREL is due
+	Record        // a PUBREL is due once the PUBREC is on record: see [Outbound.Received]
+	Ended         // the delivery has ended
+)
+
 // Pubrec takes the Client's PUBREC with reason r. The message is the Client's
-// from now on [MQTT-4.3.3-5]; if answer is true, PUBREL with the Reason Code
-// reply is due. A failed reason ends the delivery without PUBREL [MQTT-4.3.3-4].
-func (o *Outbound) Pubrec(id mqtt.PacketID, r mqtt.ReasonCode) (answer bool, reply mqtt.ReasonCode, err error) {
+// from now on [MQTT-4.3.3-5], and PUBREL with the Reason Code reply is due; with
+// hold not before [Outbound.Received]. A failed reason ends the delivery without
+// PUBREL [MQTT-4.3.3-4].
+func (o *Outbound) Pubrec(id mqtt.PacketID, r mqtt.ReasonCode, hold bool) (what After, reply mqtt.ReasonCode, err error) {
 	seq, e := o.flight.find(id)
-	if e == nil {
-		return !r.Failed(), mqtt.PacketIdentifierNotFound, nil
+	if e == nil || e.state == marking || e.state == marked {
+		if r.Failed() {
+			return Nothing, 0, nil
+		}
+		return Answer, mqtt.PacketIdentifierNotFound, nil
 	}
 	if e.QoS != mqtt.QoS2 {
-		return false, 0, violation(mqtt.ProtocolError, "PUBREC %d for a QoS 1 message: expected PUBACK", id)
+		return Nothing, 0, violation(mqtt.ProtocolError, "PUBREC %d for a QoS 1 message: expected PUBACK", id)
 	}
-	if r.Failed() {
+	switch {
+	case r.Failed():
 		o.finish(seq)
-		return false, 0, nil
+		return Ended, 0, nil
+	case e.state == releasing:
+		return Nothing, 0, nil
+	case hold && e.state == sent:
+		e.Message, e.state = nil, releasing
+		return Record, 0, nil
 	}
 	e.Message, e.state = nil, released
-	return true, mqtt.Success, nil
+	return Answer, mqtt.Success, nil
 }
 
-// Pubcomp takes the Client's PUBCOMP, which completes the delivery.
-func (o *Outbound) Pubcomp(id mqtt.PacketID) error {
+// Received says that a PUBREC is on record. If ok, its PUBREL is to be sent now;
+// otherwise [Outbound.Next] will say so.
+func (o *Outbound) Received(id mqtt.PacketID) (ok bool) {
+	seq, e := o.flight.find(id)
+	if e == nil || e.state != releasing {
+		return false
+	}
+	e.state = released
+	return o.up && seq < o.resend
+}
+
+// Pubcomp takes the Client's PUBCOMP, which completes the delivery. Known says
+// that there was one.
+func (o *Outbound) Pubcomp(id mqtt.PacketID) (known bool, err error) {
 	seq, e := o.flight.find(id)
 	if e == nil {
-		return nil
+		return false, nil
 	}
 	if e.state != released {
-		return violation(mqtt.ProtocolError, "PUBCOMP %d for a message that is not released: expected %s first", id, firstAnswer(e.QoS))
+		return false, violation(mqtt.ProtocolError, "PUBCOMP %d for a message that is not released: expected %s first", id, firstAnswer(e.QoS))
 	}
 	o.finish(seq)
-	return nil
+	return true, nil
 }
 
 func firstAnswer(q mqtt.QoS) packet.Type {
@@ -228,9 +316,12 @@ func (o *Outbound) finish(seq uint64) {
 // that is under way. QoS 2 messages under way stay with the Client
 // [MQTT-4.8.2-4] [MQTT-4.8.2-5]. With a share, only those of that Topic Filter.
 func (o *Outbound) Unshare(share string) []Delivery {
+	if o.shares == 0 && o.flight.n == 0 {
+		return nil
+	}
 	var out []Delivery
 	mine := func(d Delivery) bool {
-		return d.Via != nil && d.Via.Share != "" && (share == "" || d.Via.Share == share)
+		return d.shared() && (share == "" || d.Via.Share == share)
 	}
 	for seq := o.flight.head; seq != o.flight.tail && o.flight.n > 0; seq++ {
 		if e := o.flight.at(seq); e.state == sent && e.QoS == mqtt.QoS1 && mine(e.Delivery) {
@@ -238,14 +329,20 @@ func (o *Outbound) Unshare(share string) []Delivery {
 			o.finish(seq)
 		}
 	}
-	for n := o.queue.len(); n > 0; n-- {
-		d := o.queue.pop()
-		if mine(d) {
-			o.bytes -= d.Message.Size()
-			out = append(out, d)
-			continue
+	if o.shares == 0 {
+		return out
+	}
+	for _, q := range []*queue{&o.queue, &o.tail} { // what is elsewhere holds none
+		for n := q.len(); n > 0; n-- {
+			d := q.pop()
+			if mine(d) {
+				o.bytes -= d.Message.Size()
+				o.shares--
+				out = append(out, d)
+				continue
+			}
+			q.push(d)
 		}
-		o.queue.push(d)
 	}
 	return out
 }

@@ -31,6 +31,19 @@ func (q *queue) pop() Delivery {
 	return d
 }
 
+// at is the i-th element from the front.
+func (q *queue) at(i int) *Delivery { return &q.ring[(q.head+uint64(i))&uint64(len(q.ring)-1)] }
+
+// cut takes the i-th element out; those before it move up.
+func (q *queue) cut(i int) Delivery {
+	d := *q.at(i)
+	for ; i > 0; i-- {
+		*q.at(i) = *q.at(i - 1)
+	}
+	q.pop()
+	return d
+}
+
 // ringMin is the first size of a ring.
 const ringMin = 8
 
@@ -63,9 +76,12 @@ type inFlight struct {
 type state byte
 
 const (
-	done     state = iota // acknowledged, or never used
-	sent                  // PUBLISH sent
-	released              // PUBREC received, PUBREL sent
+	done      state = iota // acknowledged, or never used
+	sent                   // PUBLISH sent
+	released               // PUBREC received, PUBREL sent
+	marking                // PUBLISH must wait until it is on record that it is under way
+	marked                 // on record, and to be sent for the first time
+	releasing              // PUBREC received; PUBREL must wait until that is on record
 )
 
 // ids is how many Packet Identifiers there are: 1 to 65,535.
@@ -77,11 +93,11 @@ func (f *flight) full() bool { return f.tail-f.head >= ids }
 
 func (f *flight) at(seq uint64) *inFlight { return &f.ring[seq&uint64(len(f.ring)-1)] }
 
-func (f *flight) push(d Delivery) mqtt.PacketID {
+func (f *flight) push(d Delivery, st state) mqtt.PacketID {
 	if f.tail-f.head == uint64(len(f.ring)) {
 		f.ring = grown(f.ring, f.head, f.tail)
 	}
-	*f.at(f.tail) = inFlight{Delivery: d, state: sent}
+	*f.at(f.tail) = inFlight{Delivery: d, state: st}
 	f.n++
 	f.tail++
 	return packetID(f.tail - 1)

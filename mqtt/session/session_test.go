@@ -73,6 +73,9 @@ type talk struct {
 	s   *State
 	now time.Time
 	lim Limits
+
+	hold bool       // QoS 2 needs a record before it is sent
+	gone []Delivery // what is elsewhere
 }
 
 func newTalk() *talk {
@@ -161,7 +164,32 @@ func (k *talk) line(line string) []string {
 	case "pubrec":
 		return append(k.pubrec(w), k.pump()...)
 	case "pubcomp":
-		return append(oops(k.s.Pubcomp(mqtt.PacketID(w.num("id")))), k.pump()...)
+		_, err := k.s.Pubcomp(mqtt.PacketID(w.num("id")))
+		return append(oops(err), k.pump()...)
+	case "hold":
+		k.hold = true
+		return nil
+	case "marked":
+		if d, ok := k.s.Marked(mqtt.PacketID(w.num("id"))); ok {
+			return []string{fmt.Sprintf("send PUBLISH id=%d qos=%d %s", w.num("id"), d.QoS, d.Message.Topic)}
+		}
+		return k.pump()
+	case "received":
+		if k.s.Received(mqtt.PacketID(w.num("id"))) {
+			return []string{fmt.Sprintf("send PUBREL id=%d", w.num("id"))}
+		}
+		return k.pump()
+	case "leaving":
+		k.gone = k.s.Leaving(k.gone, w.num("keep"), 1<<20)
+		return []string{fmt.Sprintf("%d leave", len(k.gone))}
+	case "left":
+		k.s.Left(len(k.gone))
+		return k.queued()
+	case "back":
+		n := min(w.num("n"), len(k.gone))
+		k.s.Back(k.gone[:n])
+		k.gone = k.gone[n:]
+		return append(k.queued(), k.pump()...)
 	case "subscribe":
 		return k.subscribe(w)
 	case "unsubscribe":
@@ -297,7 +325,7 @@ func (k *talk) publish(w words) []string {
 	if p.QoS < mqtt.QoS2 {
 		return []string{"accept " + name}
 	}
-	repeated, err := k.s.Receive(p.ID)
+	repeated, err := k.s.Receive(p.ID, 0)
 	if err != nil {
 		return oops(err)
 	}
@@ -318,7 +346,10 @@ func (k *talk) deliver(w words) []string {
 		d.Via = &Via{Share: w["share"]}
 	}
 	if k.s.Ready() {
-		return []string{fmt.Sprintf("send PUBLISH id=%d qos=%d %s", k.s.Send(d), d.QoS, m.Topic)}
+		if k.hold && d.QoS == mqtt.QoS2 {
+			return []string{fmt.Sprintf("mark id=%d %s", k.s.Send(d, true), m.Topic)}
+		}
+		return []string{fmt.Sprintf("send PUBLISH id=%d qos=%d %s", k.s.Send(d, false), d.QoS, m.Topic)}
 	}
 	if k.s.Full(&k.lim) {
 		return []string{"full"}
@@ -327,13 +358,22 @@ func (k *talk) deliver(w words) []string {
 	return []string{"queue " + m.Topic}
 }
 
+func (k *talk) queued() []string {
+	n, bytes := k.s.Queued()
+	away, awayBytes := k.s.Away()
+	return []string{fmt.Sprintf("%d wait, %d of them elsewhere; bytes agree: %v", n, away, bytes*away == awayBytes*n)}
+}
+
 func (k *talk) pubrec(w words) []string {
 	id := mqtt.PacketID(w.num("id"))
-	answer, reason, err := k.s.Pubrec(id, mqtt.ReasonCode(w.opt("reason", 0)))
+	what, reason, err := k.s.Pubrec(id, mqtt.ReasonCode(w.opt("reason", 0)), k.hold)
 	if err != nil {
 		return oops(err)
 	}
-	if !answer {
+	switch what {
+	case Record:
+		return []string{fmt.Sprintf("record PUBREC id=%d", id)}
+	case Nothing, Ended:
 		return []string{"given up"}
 	}
 	return []string{fmt.Sprintf("send PUBREL id=%d %s", id, reason)}
@@ -341,13 +381,24 @@ func (k *talk) pubrec(w words) []string {
 
 // pump sends what may go.
 func (k *talk) pump() (out []string) {
+	hold := func(d Delivery) bool { return k.hold && d.QoS == mqtt.QoS2 }
+	expired := 0
 	for {
-		o, expired, ok := k.s.Next(k.now)
+		o, ok := k.s.Next(k.now, hold)
+		if ok && o.Expired {
+			expired++
+			continue
+		}
 		if expired > 0 {
 			out = append(out, fmt.Sprintf("expired %d", expired))
+			expired = 0
 		}
 		if !ok {
 			return out
+		}
+		if o.Held {
+			out = append(out, fmt.Sprintf("mark id=%d %s", o.ID, o.Message.Topic))
+			continue
 		}
 		if o.Type == packet.PUBREL {
 			out = append(out, fmt.Sprintf("send PUBREL id=%d", o.ID))
@@ -370,7 +421,10 @@ func (k *talk) subscribe(w words) []string {
 	if sub == nil {
 		return []string{"suback " + reason.String()}
 	}
-	old, reason := k.s.Subscribe(sub, k.lim.Subscriptions)
+	if !k.s.Subscribed(sub) && k.s.SubscriptionCount() >= k.lim.Subscriptions {
+		return []string{"suback " + mqtt.QuotaExceeded.String() + " retained=false"}
+	}
+	old, reason := k.s.Subscribe(sub), mqtt.ReasonCode(sub.QoS)
 	return []string{fmt.Sprintf("suback %s retained=%v", reason, !reason.Failed() && sub.WantsRetained(old != nil))}
 }
 
@@ -392,7 +446,7 @@ func TestEachPacketID(t *testing.T) {
 	s.Connect(l)
 	m := &mqtt.Message{Topic: "a"}
 	for i := range 200_000 {
-		id := s.Send(Delivery{Message: m, QoS: mqtt.QoS1})
+		id := s.Send(Delivery{Message: m, QoS: mqtt.QoS1}, false)
 		if want := mqtt.PacketID(i%65535 + 1); id != want {
 			t.Fatalf("message %d has Packet Identifier %d, want %d", i, id, want)
 		}
@@ -409,9 +463,9 @@ func TestWindowStopsAtLastPacketID(t *testing.T) {
 	l, _ := Open(&packet.Connect{Version: mqtt.V5, ClientID: "c"}, &Limits{})
 	s.Connect(l)
 	m := &mqtt.Message{Topic: "a"}
-	s.Send(Delivery{Message: m, QoS: mqtt.QoS1})
+	s.Send(Delivery{Message: m, QoS: mqtt.QoS1}, false)
 	for s.Ready() {
-		id := s.Send(Delivery{Message: m, QoS: mqtt.QoS1})
+		id := s.Send(Delivery{Message: m, QoS: mqtt.QoS1}, false)
 		if _, err := s.Puback(id); err != nil {
 			t.Fatal(err)
 		}
@@ -468,7 +522,7 @@ func BenchmarkQoS1(b *testing.B) {
 	d := Delivery{Message: &mqtt.Message{Topic: "a"}, QoS: mqtt.QoS1}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Puback(s.Send(d)); err != nil {
+		if _, err := s.Puback(s.Send(d, false)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -479,7 +533,7 @@ func BenchmarkQoS2Inbound(b *testing.B) {
 	b.ReportAllocs()
 	id := mqtt.PacketID(1)
 	for b.Loop() {
-		if repeated, err := s.Receive(id); repeated || err != nil {
+		if repeated, err := s.Receive(id, 0); repeated || err != nil {
 			b.Fatal(repeated, err)
 		}
 		s.Take(id)

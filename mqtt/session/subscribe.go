@@ -48,21 +48,25 @@ func ParseSubscription(p packet.Subscription, id uint32) (*Subscription, mqtt.Re
 }
 
 // Subscribe adds the subscription or puts it in the place of the one with the
-// same Topic Filter [MQTT-3.8.4-3]. It returns that one, or nil, and the Reason
-// Code for the SUBACK: the QoS granted, or QuotaExceeded if the Session already
-// has most subscriptions.
-func (s *State) Subscribe(sub *Subscription, most int) (old *Subscription, r mqtt.ReasonCode) {
+// same Topic Filter [MQTT-3.8.4-3]. It returns that one, or nil.
+func (s *State) Subscribe(sub *Subscription) (old *Subscription) {
 	key := sub.Filter.String()
 	old = s.subscriptions[key]
-	if old == nil && len(s.subscriptions) >= most {
-		return nil, mqtt.QuotaExceeded
-	}
 	if s.subscriptions == nil {
 		s.subscriptions = make(map[string]*Subscription)
 	}
 	s.subscriptions[key] = sub
-	return old, mqtt.ReasonCode(sub.QoS)
+	return old
 }
+
+// Subscribed reports whether there is a subscription with the same Topic Filter.
+func (s *State) Subscribed(sub *Subscription) bool { return s.Has(sub.Filter.String()) }
+
+// Has reports whether there is a subscription with exactly this Topic Filter.
+func (s *State) Has(filter string) bool { return s.subscriptions[filter] != nil }
+
+// SubscriptionCount is how many subscriptions the Session has.
+func (s *State) SubscriptionCount() int { return len(s.subscriptions) }
 
 // Unsubscribe removes the subscription with exactly this Topic Filter
 // [MQTT-3.10.4-1] and returns it, or nil if there is none.
