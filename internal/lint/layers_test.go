@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"cli/*"},                             // commands
 	{"cli/root"},                          // the list of the commands
 	{"cmd/fairlead", "conformance", "internal/lint"}, // roots: import all, imported by none
-	{"test/e2e", "internal/tools/*"},                 // roots as well
+	{"test/e2e", "test/crash", "internal/tools/*"},   // roots as well
 }
 
 const (
