@@ -11,6 +11,10 @@ LDFLAGS   := -X fairlead/cli.version=$(VERSION)
 GO_BUILD  := go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)'
 
 FUZZTIME  ?= 60s
+TIME      ?= 10m
+# Of the first round of `make crash`; 0 takes one from the clock.
+SEED      ?= 0
+CRASH_ARGS ?=
 BENCHTIME ?= 1s
 # The load generator of `make bench` is kept outside this repository.
 BENCH_DIR ?= ../shared/bench
@@ -21,7 +25,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What holds state that goroutines share.
 RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./broker/... ./node/... ./client/... ./cli/...
 
-.PHONY: help build run test check lint race fuzz bench benchmicro conformance cover shape setup clean
+.PHONY: help build run test check lint race fuzz crash bench benchmicro conformance cover shape setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,7 +37,7 @@ run: build ## build and start the broker on loopback, open to every client there
 	bin/fairlead serve --open
 
 test: setup ## run every test (under 10 minutes on two cores)
-	go test -timeout 10m ./...
+	go test -count=1 -timeout 10m ./... # afresh: what starts the binary is not in Go's test cache
 
 check: lint race test ## exactly what CI runs: lint, race, test
 
@@ -48,6 +52,11 @@ race: ## the packages that share state, under the race detector
 
 fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 	@internal/tools/fuzz.sh $(FUZZTIME)
+
+crash: ## kill the broker again and again for TIME=10m and check every promise, from SEED=n
+	@mkdir -p bin
+	go test -c -o bin/crash ./test/crash
+	bin/crash --time $(TIME) --seed $(SEED) $(CRASH_ARGS)
 
 bench: build benchmicro ## micro benchmarks, then the brokers side by side into docs/performance.md
 	@internal/tools/setup.sh bench

@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/session"
 	"fairlead/trace"
@@ -25,6 +26,7 @@ func (s *subscriber) detach() session.Plan {
 	s.online.Store(false)
 	p := s.state.Disconnect(s.ending)
 	s.levelLocked()
+	s.dirtyLocked()
 	return p
 }
 
@@ -36,8 +38,9 @@ func (s *subscriber) leave(c *conn, why error, p session.Plan) {
 	b.Connected.Add(-1)
 	now := b.now()
 	r, _ := reasonOf(why)
-	if r == mqtt.ServerShuttingDown {
-		p.Will = nil // the Server may defer it to its next start (3.1.2.5), when nothing is left of it yet
+	stopping := r == mqtt.ServerShuttingDown
+	if stopping && !s.recorded {
+		p.Will = nil // it may be deferred to the next start (3.1.2.5), when nothing is left of it
 	}
 	s.will = p.Will
 	if p.Will != nil {
@@ -51,6 +54,13 @@ func (s *subscriber) leave(c *conn, why error, p session.Plan) {
 		s.endsAt = now
 	}
 	s.doomed.Store(false)
+	s.rested()
+	if stopping && s.recorded {
+		return // what is due now is due at the next start
+	}
+	if s.recorded && (s.endsAt.IsZero() || now.Before(s.endsAt)) {
+		b.committer.later(s.offOp(now))
+	}
 	if s.due(now) {
 		return
 	}
@@ -59,15 +69,40 @@ func (s *subscriber) leave(c *conn, why error, p session.Plan) {
 	}
 }
 
+// offOp says that the Client is away, and what waits for its return.
+func (s *subscriber) offOp(now time.Time) *journal.Op {
+	op := &journal.Op{Kind: journal.Off, Client: s.state.ID, At: now, EndsAt: s.endsAt}
+	if s.will != nil {
+		op.WillAt = s.willAt
+	}
+	return op
+}
+
+// rested lets checkpoints know of the absence as it is now.
+func (s *subscriber) rested() {
+	if !s.recorded {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = rest{will: s.will, willAt: s.willAt, endsAt: s.endsAt}
+	s.dirtyLocked()
+}
+
 // due does what is due at the time now and sets the timer for the rest. It
 // reports whether the Session has ended.
 func (s *subscriber) due(now time.Time) bool {
 	if !s.endsAt.IsZero() && !now.Before(s.endsAt) {
-		s.endLocked()
-		return true
+		if s.end() == nil {
+			return true
+		}
+		s.endsAt = now.Add(retryEvery)
 	}
 	if s.will != nil && !now.Before(s.willAt) {
-		s.publishWill()
+		if s.publishWill() != nil {
+			s.willAt = now.Add(retryEvery)
+		}
+		s.rested()
 	}
 	next := s.endsAt
 	if s.will != nil && (next.IsZero() || s.willAt.Before(next)) {
@@ -100,6 +135,9 @@ func (s *subscriber) wake() {
 // left reports whether the latest connection has let go of the Session: until
 // then the absence is that connection's. The caller holds attach.
 func (s *subscriber) left() bool {
+	if s.last == nil {
+		return true // it has been there since before the broker was started
+	}
 	select {
 	case <-s.last.done:
 		return true
@@ -122,28 +160,40 @@ func (s *subscriber) stopTimer() {
 	}
 }
 
-// publishWill publishes the Will Message that waits [MQTT-3.1.2-8].
-func (s *subscriber) publishWill() {
+// publishWill publishes the Will Message that waits [MQTT-3.1.2-8]. With an error
+// it still waits, because it could not be made durable.
+func (s *subscriber) publishWill() error {
 	w := s.will
-	s.will = nil
 	m := w.Message
 	m.Received = s.broker.now()
 	if w.HasExpiry {
 		m.Expires = m.Received.Add(time.Duration(w.Expiry) * time.Second)
 	}
-	s.broker.publishOwn(s, &m)
+	if err := s.broker.publishOwn(s, &m); err != nil {
+		return err
+	}
+	s.will = nil
+	return nil
 }
 
-// endLocked ends the Session [MQTT-3.1.2-23]: its Will is published if it still
-// waits, its subscriptions go, and what others may have of its messages goes to
-// them. The caller holds attach, or is the connection that ends; the Session has
+// end ends the Session, and first publishes its Will if that still waits. With an
+// error the Session goes on, because the Will could not be made durable.
+func (s *subscriber) end() error {
+	if s.will != nil {
+		if err := s.publishWill(); err != nil {
+			return err
+		}
+	}
+	s.endLocked()
+	return nil
+}
+
+// endLocked ends the Session [MQTT-3.1.2-23]: its subscriptions go, and what
+// others may have of its messages goes to them. The caller holds attach, or is the connection that ends; the Session has
 // no connection.
 func (s *subscriber) endLocked() {
 	b := s.broker
 	s.stopTimer()
-	if s.will != nil {
-		s.publishWill()
-	}
 	for sub := range s.state.Subscriptions() {
 		b.router.unsubscribe(s, sub)
 	}
@@ -151,9 +201,15 @@ func (s *subscriber) endLocked() {
 	s.mu.Lock()
 	s.gone = true
 	n, bytes := s.state.Queued()
+	_, away := s.state.Away()
 	lost := n + s.state.InFlight()
+	if s.recorded {
+		b.committer.later(&journal.Op{Kind: journal.End, Client: s.state.ID})
+		b.keeper.forget(goneSession{s.state.ID, s.deleted, s.nextChunk})
+	}
 	s.mu.Unlock()
 	b.queued.Add(int64(-bytes))
+	b.away.Add(int64(-away))
 	b.QueuedMessages.Add(int64(-n))
 	b.Outcomes[trace.DroppedSessionGone].Add(uint64(lost))
 	b.mu.Lock()
@@ -172,24 +228,49 @@ func (s *subscriber) isGone() bool {
 
 // publishOwn publishes a message that no connection brings: a Will, or what the
 // broker says. The message is held by the broker from now on; from is the
-// Session that speaks, or nil.
-func (b *Broker) publishOwn(from *subscriber, m *mqtt.Message) {
+// Session that speaks, or nil. The error says that it could not be made durable,
+// and nobody has got it.
+func (b *Broker) publishOwn(from *subscriber, m *mqtt.Message) error {
 	r, err := b.router.route([]byte(m.Topic))
 	if err != nil {
-		return
+		return nil // a will whose topic has more levels than are allowed now
+	}
+	b.room(nil, m, r)
+	recorded := from != nil && from.recorded
+	if recorded || !isSys(m.Topic) && b.keeps(from, m, r) {
+		return b.commitOwn(from, m, r, recorded)
 	}
 	w := newWork(m.Received)
 	f := &w.fan
 	f.begin(from, w)
 	f.scratch, f.kept = *m, m
-	if m.QoS > mqtt.QoS0 {
-		b.room(nil, r)
-	}
 	if m.Retain && !b.retain(f).Allowed() {
 		b.dropped(f, m.Publisher, m.QoS, trace.DroppedNotRetained)
 	}
 	b.deliver(f, r)
 	w.finish(b)
+	return nil
+}
+
+// commitOwn publishes a Will by way of the journal, where the same record says
+// that it has been published: it is published once.
+func (b *Broker) commitOwn(from *subscriber, m *mqtt.Message, r *route, recorded bool) error {
+	if m.Retain && !b.retained.fits(m, &b.limits) {
+		b.Outcomes[trace.DroppedNotRetained].Add(1)
+		m.Retain = false
+	}
+	t := newTicket()
+	defer t.release()
+	s := step{message: m, route: r, from: from}
+	if recorded {
+		s.will = from
+	}
+	s.op = t.add(&journal.Op{Kind: journal.Message, Client: m.Publisher, Message: m})
+	t.steps = append(t.steps, s)
+	if recorded {
+		t.add(&journal.Op{Kind: journal.WillDone, Client: from.state.ID})
+	}
+	return b.committer.commit(t)
 }
 
 func (b *Broker) now() time.Time { return time.Now() }

@@ -59,7 +59,7 @@ func sink(b *Broker, id, filter string, q mqtt.QoS) *faucet {
 	c.work = workPool.Get().(*work)
 	s.begin(c, &session.Link{Version: mqtt.V311, SendMax: 65535}, &packet.Connack{})
 	sub, _, _ := session.ParseSubscription(packet.Subscription{Filter: filter, QoS: q}, 0)
-	s.state.Subscribe(sub, 10)
+	s.state.Subscribe(sub)
 	b.router.subscribe(s, sub)
 	c.flushBatch()
 	return f

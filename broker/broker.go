@@ -17,6 +17,7 @@ import (
 	"fairlead/mqtt"
 	"fairlead/mqtt/session"
 	"fairlead/policy"
+	"fairlead/store"
 	"fairlead/trace"
 )
 
@@ -36,9 +37,15 @@ type Limits struct {
 	// Beyond it QoS 0 messages are dropped, and the broker reads nothing more
 	// from this Client until it reads.
 	OutboxBytes int
-	// QueuedBytes is what the queues of all Sessions may hold together. Beyond
-	// it, messages that would have to wait are refused as if each queue were full.
-	QueuedBytes int64
+	// QueuedBytes is what the queues of all Sessions may hold together, and
+	// QueuedMemory is how much of that may be in memory; without a store all of it
+	// is. Beyond it, messages that would have to wait are refused as if each queue
+	// were full.
+	QueuedBytes  int64
+	QueuedMemory int64
+	// DropOldest makes a full queue give up the message that has waited longest,
+	// instead of refusing the new one.
+	DropOldest bool
 	// RetainedMessages and RetainedBytes bound the retained store. Beyond them a
 	// new Retained Message is refused with 0x97; QoS 0 is delivered, not retained.
 	RetainedMessages int
@@ -55,9 +62,9 @@ func DefaultLimits() Limits {
 			ReceiveMaximum: 1024, TopicAliasMaximum: 64, PacketBytes: 8 << 20,
 			ExpiryMax: session.ExpiryNever, WillDelayMax: math.MaxUint32,
 			InFlight: 1000, AliasesOut: 64, Subscriptions: 100_000,
-			QueueMessages: 1_000_000, QueueBytes: 256 << 20,
+			QueueMessages: 1_000_000, QueueBytes: 1 << 30,
 		},
-		Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, OutboxBytes: 1 << 20, QueuedBytes: 1 << 30,
+		Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, OutboxBytes: 1 << 20, QueuedBytes: 16 << 30, QueuedMemory: 1 << 30,
 		RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
 	}
 }
@@ -81,6 +88,12 @@ type Options struct {
 	Logger    *slog.Logger  // nil: nothing is logged
 	SysEvery  time.Duration // how often $SYS is published; 0: never
 	Version   string        // for $SYS/broker/version
+	// Store keeps what must survive; nil: all is in memory. It stays the caller's to
+	// close, after [Broker.Shutdown].
+	Store store.Engine
+	// CheckpointEvery is how often what the journal holds is written to the KV; 0:
+	// every two seconds.
+	CheckpointEvery time.Duration
 }
 
 // Broker holds the Sessions, the subscriptions and the Retained Messages of one
@@ -98,7 +111,14 @@ type Broker struct {
 	router   router
 	retained retained
 	queued   atomic.Int64 // bytes in the queues of all Sessions
+	away     atomic.Int64 // bytes of them that are on disk
 	silence  silence
+
+	committer *committer // nil without a store
+	keeper    *keeper    // nil without a store
+	// recovering: what the journal says is being done again, and nobody is there.
+	recovering bool
+	stopStore  sync.Once
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[mqtt.ClientID]*subscriber
@@ -108,8 +128,33 @@ type Broker struct {
 	stopSys  func()
 }
 
-// New returns a Broker without Sessions. [Broker.Shutdown] ends it.
+// New returns a Broker that keeps everything in memory. [Broker.Shutdown] ends it.
 func New(o Options) *Broker {
+	b := newBroker(o)
+	b.stopSys = b.publishSys(o.SysEvery)
+	return b
+}
+
+// Open returns a Broker with what o.Store holds of earlier ones. It returns once
+// all of that is in place.
+func Open(ctx context.Context, o Options) (*Broker, error) {
+	if o.Store == nil {
+		return New(o), nil
+	}
+	b := newBroker(o)
+	b.committer = newCommitter(b, o.Store.Journal())
+	b.keeper = newKeeper(b, o.Store, o.CheckpointEvery)
+	if err := b.recover(ctx); err != nil {
+		return nil, err
+	}
+	b.committer.start()
+	b.keeper.start()
+	b.resume()
+	b.stopSys = b.publishSys(o.SysEvery)
+	return b, nil
+}
+
+func newBroker(o Options) *Broker {
 	b := &Broker{
 		limits: DefaultLimits(), admission: o.Admission, auth: o.Auth, logger: o.Logger, version: o.Version,
 		began: time.Now(), sessions: make(map[mqtt.ClientID]*subscriber), conns: make(map[*conn]struct{}),
@@ -124,7 +169,6 @@ func New(o Options) *Broker {
 		b.logger = slog.New(slog.DiscardHandler)
 	}
 	b.router.levels = b.limits.TopicLevels
-	b.stopSys = b.publishSys(o.SysEvery)
 	return b
 }
 
@@ -159,6 +203,12 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	}
 	b.silence.stop()
 	b.stopTimers()
+	b.stopStore.Do(func() {
+		if b.committer != nil {
+			b.committer.stop()
+			b.keeper.stop()
+		}
+	})
 	return nil
 }
 

@@ -232,8 +232,8 @@ func TestSlowConnect(t *testing.T) {
 }
 
 // TestFullQueue fills the queue of an absent client. A 5.0 publisher is told, and
-// nobody gets the message; for a publisher that can't be told, the full Session
-// ends.
+// nobody gets the message; one that can't be told loses its connection. What was
+// acknowledged stays.
 func TestFullQueue(t *testing.T) {
 	play(t, Options{Limits: limits(func(l *Limits) { l.QueueMessages = 2 })}, func(w *world) {
 		full := w.connect(mqtt.V5, "full", expiry(1000))
@@ -256,16 +256,33 @@ func TestFullQueue(t *testing.T) {
 		}
 
 		old := w.connect(mqtt.V311, "old")
-		old.publish("a", "yes", mqtt.QoS1)
-		old.want("PUBACK 1 0x00 Success")
-		other.want(`PUBLISH a "yes" qos=1 id=3`)
-		synctest.Wait()
-		if n := w.b.Outcomes[trace.DroppedSessionFull].Load(); n != 1 {
-			t.Errorf("%d sessions counted as ended, want 1", n)
+		old.publish("a", "no", mqtt.QoS1)
+		old.want("closed")
+		other.want("silence")
+		full = w.dial()
+		full.hello(mqtt.V5, "full", resume)
+		full.want("CONNACK present=true 0x00 Success", `PUBLISH a "0" qos=1 id=1`, `PUBLISH a "1" qos=1 id=2`)
+	})
+}
+
+// TestDropOldest fills the queue of an absent client of a broker that is told to
+// give up the oldest message then.
+func TestDropOldest(t *testing.T) {
+	play(t, Options{Limits: limits(func(l *Limits) { l.QueueMessages = 2; l.DropOldest = true })}, func(w *world) {
+		full := w.connect(mqtt.V5, "full", expiry(1000))
+		full.subscribe("a", mqtt.QoS1)
+		full.close()
+		pub := w.connect(mqtt.V311, "pub")
+		for i := range 4 {
+			pub.publish("a", fmt.Sprint(i), mqtt.QoS1)
+			pub.want(fmt.Sprintf("PUBACK %d 0x00 Success", i+1))
+		}
+		if n := w.b.Outcomes[trace.DroppedOldest].Load(); n != 2 {
+			t.Errorf("%d messages counted as dropped, want 2", n)
 		}
 		full = w.dial()
 		full.hello(mqtt.V5, "full", resume)
-		full.want("CONNACK present=false 0x00 Success")
+		full.want("CONNACK present=true 0x00 Success", `PUBLISH a "2" qos=1 id=1`, `PUBLISH a "3" qos=1 id=2`)
 	})
 }
 
@@ -734,6 +751,7 @@ func TestTrace(t *testing.T) {
 		Deliver: func(e trace.Deliver) { note("deliver %s %s", e.Client, e.Outcome) },
 	}
 	play(t, Options{Trace: hooks}, func(w *world) {
+		got = nil
 		sub, away := w.connect(mqtt.V5, "sub"), w.connect(mqtt.V5, "away", expiry(10))
 		sub.subscribe("a", mqtt.QoS1)
 		away.subscribe("a", mqtt.QoS1)

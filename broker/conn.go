@@ -108,6 +108,9 @@ func (c *conn) batch(n int) error {
 		read(trace.Read{Client: c.id(), Bytes: n})
 	}
 	err := c.packets()
+	if c.work.ticket != nil {
+		err = errors.Join(err, c.commitTicket())
+	}
 	c.flushBatch()
 	if err == nil {
 		err = c.waitForReader()
@@ -346,7 +349,10 @@ func violation(r mqtt.ReasonCode, format string, args ...any) *session.Error {
 // disconnect ends the connection as the Client asks [MQTT-3.14.4-1].
 func (c *conn) disconnect(p *packet.Disconnect) error {
 	if p.Properties.Has(mqtt.SessionExpiryInterval) {
-		if err := c.session.state.SetExpiry(p.Properties.SessionExpiry, c.broker.limits.ExpiryMax); err != nil {
+		c.session.mu.Lock()
+		err := c.session.state.SetExpiry(p.Properties.SessionExpiry, c.broker.limits.ExpiryMax)
+		c.session.mu.Unlock()
+		if err != nil {
 			return err
 		}
 	}

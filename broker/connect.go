@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"fairlead/journal"
 	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
@@ -267,20 +268,64 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 			return err
 		}
 		s.attach.Lock()
-		present, ok := s.takeOver(l)
-		if !ok { // it has ended meanwhile
+		present, ok, err := s.takeOver(l)
+		if err == nil && !ok { // it has ended meanwhile
 			s.attach.Unlock()
 			continue
 		}
-		err = s.begin(c, l, ack(present))
+		if err == nil {
+			err = s.record(l, present)
+		}
+		if err == nil {
+			err = s.begin(c, l, ack(present))
+		}
 		s.attach.Unlock()
+		if err != nil {
+			return err
+		}
 		for sub := range s.state.Subscriptions() {
 			if sub.Filter.Shared() {
 				b.wakeShare(sub.Filter.String())
 			}
 		}
-		return err
+		return nil
 	}
+}
+
+// record puts it on record that the Client has a connection, before CONNACK says
+// so, if the Session is to outlive it, or its Will is. The caller holds s.attach.
+func (s *subscriber) record(l *session.Link, present bool) error {
+	b := s.broker
+	if b.committer == nil || !s.recorded && l.Expiry == 0 && l.Will == nil {
+		s.comeBack()
+		return nil
+	}
+	op := &journal.Op{Kind: journal.Connect, Client: l.ID, Clean: !present, Expiry: l.Expiry, Will: writtenWill(l.Will)}
+	err := b.commitOps(func(number uint64) {
+		s.comeBack()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !present {
+			s.durable = l.Expiry > 0
+		}
+		s.recorded, s.number = true, number
+		s.hold = s.holds
+		s.rest = rest{online: true, will: l.Will}
+		s.dirtyLocked()
+	}, op)
+	if err == nil {
+		return nil
+	}
+	if !present { // nothing has come of it
+		s.mu.Lock()
+		s.gone = true
+		s.mu.Unlock()
+		b.mu.Lock()
+		delete(b.sessions, l.ID)
+		b.mu.Unlock()
+		b.Sessions.Add(-1)
+	}
+	return &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
 }
 
 // find returns the Session of the Client Identifier, made if there is none.
@@ -302,21 +347,25 @@ func (b *Broker) find(id mqtt.ClientID) (*subscriber, error) {
 
 // takeOver ends the connection that has the Session now and reports whether the
 // Session is still there and has a past. The caller holds s.attach.
-func (s *subscriber) takeOver(l *session.Link) (present, ok bool) {
+func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 	if s.last != nil {
 		s.last.kick(mqtt.SessionTakenOver, "another connection uses the client identifier") // [MQTT-3.1.4-3]
 		<-s.last.done
 	}
 	if s.isGone() {
-		return false, false
+		return false, false, nil
 	}
-	if l.CleanStart && s.last != nil {
-		s.endLocked()
-		return false, false
+	if l.CleanStart && s.past() {
+		if err := s.end(); err != nil {
+			return false, false, &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
+		}
+		return false, false, nil
 	}
-	s.comeBack()
-	return s.last != nil, true
+	return s.past(), true, nil
 }
+
+// past reports whether the Session has had a connection before.
+func (s *subscriber) past() bool { return s.last != nil || s.recorded }
 
 // begin makes c the connection of the Session. The CONNACK is the first packet
 // that the Client gets [MQTT-3.2.0-1].

@@ -15,28 +15,100 @@ import (
 	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
+	"fairlead/store/mem"
+	"fairlead/store/storetest"
 )
 
 // world is a broker in a bubble of its own time.
 type world struct {
 	*testing.T
-	b *Broker
+	o      Options
+	b      *Broker
+	faults *storetest.Faulty // with a store
 }
 
-// play runs f with a broker, and shuts it down: nothing may be left running.
+// play runs f with a broker that keeps everything in memory and with one that has
+// a store, and shuts it down: nothing may be left running.
 func play(t *testing.T, o Options, f func(w *world)) {
 	t.Helper()
+	t.Run("memory", func(t *testing.T) { playOne(t, o, f) })
+	t.Run("store", func(t *testing.T) { playStored(t, o, f) })
+}
+
+// playStored runs f with a broker that has a store.
+func playStored(t *testing.T, o Options, f func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t, New(o)}
-		defer func() {
-			if err := w.b.Shutdown(context.Background()); err != nil {
-				t.Errorf("Shutdown: %v", err)
-			}
-			synctest.Wait()
-		}()
-		synctest.Wait()
-		f(w)
+		w := &world{T: t, o: o, faults: storetest.NewFaulty(mem.New())}
+		w.o.Store = w.faults
+		defer func() { w.o.Store.Close() }()
+		w.run(f)
 	})
+}
+
+// crash ends the broker as kill -9 does, and starts another one with what its
+// store holds. Clients have lost their connections.
+func (w *world) crash() {
+	w.Helper()
+	next := w.faults.Crash(0)
+	w.stop()
+	w.faults, w.o.Store = next, next
+	w.start()
+}
+
+// restart ends the broker properly, and starts another one.
+func (w *world) restart() {
+	w.Helper()
+	w.stop()
+	w.start()
+}
+
+// checkpoint lets one be written.
+func (w *world) checkpoint() {
+	time.Sleep(3 * time.Second)
+	synctest.Wait()
+}
+
+// endings are the ways in which a broker ends between two halves of a
+// conversation that must not notice it.
+func endings(t *testing.T, o Options, f func(w *world, again func())) {
+	t.Run("crash", func(t *testing.T) { playStored(t, o, func(w *world) { f(w, w.crash) }) })
+	t.Run("crash after checkpoint", func(t *testing.T) {
+		playStored(t, o, func(w *world) { f(w, func() { w.checkpoint(); w.crash() }) })
+	})
+	t.Run("two crashes", func(t *testing.T) {
+		playStored(t, o, func(w *world) { f(w, func() { w.crash(); w.crash() }) })
+	})
+	t.Run("restart", func(t *testing.T) { playStored(t, o, func(w *world) { f(w, w.restart) }) })
+}
+
+func playOne(t *testing.T, o Options, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { (&world{T: t, o: o}).run(f) })
+}
+
+func (w *world) run(f func(w *world)) {
+	w.start()
+	defer w.stop()
+	f(w)
+}
+
+func (w *world) start() {
+	w.Helper()
+	b, err := Open(w.Context(), w.o)
+	if err != nil {
+		w.Fatalf("Open: %v", err)
+	}
+	w.b = b
+	synctest.Wait()
+}
+
+func (w *world) stop() {
+	w.Helper()
+	if err := w.b.Shutdown(context.Background()); err != nil {
+		w.Errorf("Shutdown: %v", err)
+	}
+	synctest.Wait()
 }
 
 // limits are the default limits, changed by f.

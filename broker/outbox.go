@@ -208,6 +208,7 @@ type work struct {
 	now     time.Time
 	replies []byte
 	dirty   []*conn // others that have something to send
+	ticket  *ticket // what must be committed before it is delivered; nil: nothing
 	fan     fanout
 	tally
 }
@@ -251,17 +252,23 @@ func newWork(now time.Time) *work {
 
 // finish flushes what the batch has filled, counts, and gives the scratch back.
 func (w *work) finish(b *Broker) {
-	for i, c := range w.dirty {
-		c.flush()
-		w.dirty[i] = nil
-	}
-	w.dirty, w.replies = w.dirty[:0], w.replies[:0]
+	w.flushDirty()
+	w.replies = w.replies[:0]
 	b.count(&w.tally)
 	w.tally = tally{}
 	w.fan.reset()
 	if cap(w.replies) <= bufferKeep {
 		workPool.Put(w)
 	}
+}
+
+// flushDirty flushes what the batch has filled so far.
+func (w *work) flushDirty() {
+	for i, c := range w.dirty {
+		c.flush()
+		w.dirty[i] = nil
+	}
+	w.dirty = w.dirty[:0]
 }
 
 // v5 reports whether the Client speaks 5.0.

@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
@@ -24,13 +25,121 @@ func (c *conn) publish(p *packet.Publish) error {
 	b := c.broker
 	v := b.admit(c.principal, m)
 	if v.Allowed() {
-		v = b.commit(c, m, r)
+		v = b.room(c, m, r)
+	}
+	if c.work.ticket != nil || v.Allowed() && b.keeps(c.session, m, r) {
+		return c.commitLater(p.ID, m, r, v)
+	}
+	if v.Allowed() {
+		v = b.commit(c.work, m)
 	}
 	if !v.Allowed() {
-		return c.refusePublish(p, m, v)
+		return c.refusePublish(p.ID, m.QoS, v)
 	}
-	reached := b.deliver(&c.work.fan, r)
-	return c.acknowledge(p, reached)
+	return c.acknowledge(p.ID, m.QoS, b.deliver(&c.work.fan, r))
+}
+
+// commitLater puts the message into the batch's ticket: what must survive is
+// delivered and acknowledged once it is in the journal, and what comes after it
+// stays after it [MQTT-4.6.0-1] [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+func (c *conn) commitLater(id mqtt.PacketID, m *mqtt.Message, r *route, v policy.Verdict) error {
+	w := c.work
+	if w.ticket == nil {
+		w.ticket = newTicket()
+	}
+	s := step{op: -1, id: id, qos: m.QoS, verdict: v}
+	if v.Allowed() {
+		s.message, s.route, s.from = w.fan.keep(), r, c.session
+		if c.broker.keeps(c.session, m, r) {
+			op := journal.Op{Kind: journal.Message, Client: m.Publisher, Message: s.message}
+			if m.QoS == mqtt.QoS2 && c.session.durable {
+				op.ID = id
+			}
+			s.op = w.ticket.add(&op)
+		}
+		if m.QoS == mqtt.QoS2 {
+			w.ticket.take(id)
+		}
+	}
+	w.ticket.steps = append(w.ticket.steps, s)
+	if w.ticket.full() {
+		return c.commitTicket()
+	}
+	return nil
+}
+
+// commitTicket waits until the batch's messages are in the journal and delivered,
+// and answers them in their order.
+func (c *conn) commitTicket() (err error) {
+	w := c.work
+	t := w.ticket
+	if t == nil {
+		return nil
+	}
+	w.ticket = nil
+	w.flushDirty() // what others are to get need not wait for the disk
+	failed := c.broker.committer.commit(t)
+	for i := range t.steps {
+		if e := c.answer(&t.steps[i], failed); e != nil && err == nil {
+			err = e
+		}
+	}
+	t.release()
+	return err
+}
+
+// answer sends what is owed for one message of a ticket. If the ticket failed,
+// nothing has happened yet: QoS 0 goes on all the same, the others are refused.
+func (c *conn) answer(s *step, failed error) error {
+	switch {
+	case s.repeated:
+		return c.ack(packet.PUBREC, s.id, mqtt.Success, "")
+	case !s.verdict.Allowed():
+		return c.refusePublish(s.id, s.qos, s.verdict)
+	case failed == nil:
+		return c.acknowledged(s.id, s.qos, s.reached)
+	case s.qos == mqtt.QoS0:
+		if s.message.Retain {
+			c.broker.Outcomes[trace.DroppedNotRetained].Add(1)
+			s.message.Retain = false
+		}
+		c.broker.carry(c.work, s)
+		return nil
+	}
+	return c.refusePublish(s.id, s.qos, unkept(failed))
+}
+
+// take notes that the QoS 2 message is accepted, by the op with the given number.
+// A checkpoint may be looking.
+func (s *subscriber) take(id mqtt.PacketID, number uint64) {
+	if s.durable {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.number = max(s.number, number)
+		s.dirtyLocked()
+	}
+	s.state.Take(id)
+}
+
+// releaseID is the opposite of take.
+func (s *subscriber) releaseID(id mqtt.PacketID) mqtt.ReasonCode {
+	if s.durable {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.dirtyLocked()
+	}
+	return s.state.Release(id)
+}
+
+// keeps reports whether the message must be in the journal before it is ours: a
+// Session that outlives its connection wants it, or the retained store, or it is
+// part of the Session State of its publisher from. Anything else could reach
+// nobody after a crash.
+func (b *Broker) keeps(from *subscriber, m *mqtt.Message, r *route) bool {
+	if b.committer == nil {
+		return false
+	}
+	return m.Retain || m.QoS > mqtt.QoS0 && (r.keeps() || m.QoS == mqtt.QoS2 && from != nil && from.durable)
 }
 
 // message turns a PUBLISH into an Application Message, its Topic Alias resolved,
@@ -102,7 +211,17 @@ const routesPerConn = 64
 // was accepted before only gets its PUBREC again.
 func (c *conn) step(p *packet.Publish, m *mqtt.Message) (repeated bool, err error) {
 	if p.QoS == mqtt.QoS2 {
-		if repeated, err = c.session.state.Receive(p.ID); repeated {
+		t := c.work.ticket
+		if t != nil && t.has(p.ID) {
+			repeated = true
+		} else {
+			repeated, err = c.session.state.Receive(p.ID, t.waiting())
+		}
+		switch {
+		case !repeated:
+		case t != nil: // what it repeats may be there
+			t.steps = append(t.steps, step{op: -1, id: p.ID, qos: p.QoS, repeated: true})
+		default:
 			err = c.ack(packet.PUBREC, p.ID, mqtt.Success, "")
 		}
 	}
@@ -128,17 +247,11 @@ func (b *Broker) admit(who *policy.Principal, m *mqtt.Message) policy.Verdict {
 
 var allowed = policy.Verdict{}
 
-// commit takes the message over, or says why it can't: after a yes it may be
-// acknowledged [MQTT-4.3.2-4]. Memory is all there is today, so a yes needs room
-// in each queue that wants the message, and in the retained store.
-func (b *Broker) commit(c *conn, m *mqtt.Message, r *route) policy.Verdict {
-	if m.QoS > mqtt.QoS0 {
-		if v := b.room(c, r); !v.Allowed() {
-			return v
-		}
-	}
+// commit takes a message over that the journal need not hold: after a yes it may
+// be acknowledged [MQTT-4.3.2-4].
+func (b *Broker) commit(w *work, m *mqtt.Message) policy.Verdict {
 	if m.Retain {
-		if v := b.retain(&c.work.fan); !v.Allowed() {
+		if v := b.retain(&w.fan); !v.Allowed() {
 			return v
 		}
 	}
@@ -154,16 +267,29 @@ func (b *Broker) commit(c *conn, m *mqtt.Message, r *route) policy.Verdict {
 // could be told, or if its Client is connected, wants nothing kept and does not
 // read [MQTT-4.3.2-4].
 //
+// A Session that outlives its connection holds what has been acknowledged: it is
+// never ended for being full. A publisher that has no word for a refusal is
+// disconnected instead, and may try again [v3 MQTT-3.3.5-2]; a Will goes in.
+//
 // The answer is given before the message is queued: each publisher may take a
-// queue one message beyond its limit.
-func (b *Broker) room(c *conn, r *route) policy.Verdict {
+// queue beyond its limit by what it sends in one batch.
+func (b *Broker) room(c *conn, m *mqtt.Message, r *route) policy.Verdict {
+	if m.QoS == mqtt.QoS0 {
+		return allowed
+	}
+	if m.Retain && c != nil && b.committer != nil && !b.retained.fits(m, &b.limits) {
+		return noRetainedRoom
+	}
 	for i := range r.targets {
 		t := &r.targets[i]
-		if t.qos == mqtt.QoS0 || !t.to.full.Load() {
+		if t.qos == mqtt.QoS0 || !t.to.full.Load() || b.limits.DropOldest {
 			continue
 		}
-		if c == nil || c.version < mqtt.V5 || t.to.transient.Load() {
+		if t.to.transient.Load() {
 			t.to.condemn()
+			continue
+		}
+		if c == nil {
 			continue
 		}
 		return policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "the queue of a subscriber is full"}
@@ -172,7 +298,11 @@ func (b *Broker) room(c *conn, r *route) policy.Verdict {
 		if g.hasRoom() {
 			continue
 		}
-		if c != nil && c.version >= mqtt.V5 {
+		lasting := g.lasting()
+		if b.limits.DropOldest || c == nil && lasting {
+			continue
+		}
+		if c != nil && (c.version >= mqtt.V5 || lasting) {
 			return policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "the queues of a shared subscription are full"}
 		}
 		g.condemn()
@@ -183,40 +313,61 @@ func (b *Broker) room(c *conn, r *route) policy.Verdict {
 // refusePublish tells the publisher that its message is not accepted. Before
 // 5.0 there is no word for that but the end of the connection
 // [v3 MQTT-3.3.5-2]; a QoS 0 message just ends here.
-func (c *conn) refusePublish(p *packet.Publish, m *mqtt.Message, v policy.Verdict) error {
-	c.broker.dropped(&c.work.fan, c.session.state.ID, m.QoS, trace.DroppedRefused)
+func (c *conn) refusePublish(id mqtt.PacketID, q mqtt.QoS, v policy.Verdict) error {
+	c.broker.dropped(&c.work.fan, c.session.state.ID, q, trace.DroppedRefused)
 	c.broker.refusedFor[v.Code].Add(1)
 	switch {
-	case p.QoS == mqtt.QoS0:
+	case q == mqtt.QoS0:
 		return nil
 	case c.version < mqtt.V5:
 		return &session.Error{Reason: v.Code, What: v.Reason}
-	case p.QoS == mqtt.QoS1:
-		return c.ack(packet.PUBACK, p.ID, v.Code, v.Reason)
+	case q == mqtt.QoS1:
+		return c.ack(packet.PUBACK, id, v.Code, v.Reason)
 	}
-	return c.ack(packet.PUBREC, p.ID, v.Code, v.Reason)
+	return c.ack(packet.PUBREC, id, v.Code, v.Reason)
 }
 
 // acknowledge says that the message is ours [MQTT-4.3.2-4] [MQTT-4.3.3-8], and
 // to 5.0 clients also if nobody wanted it.
-func (c *conn) acknowledge(p *packet.Publish, reached int) error {
+func (c *conn) acknowledge(id mqtt.PacketID, q mqtt.QoS, reached int) error {
+	if q == mqtt.QoS2 {
+		c.session.state.Take(id)
+	}
+	return c.acknowledged(id, q, reached)
+}
+
+func (c *conn) acknowledged(id mqtt.PacketID, q mqtt.QoS, reached int) error {
 	reason := mqtt.Success
 	if reached == 0 {
 		reason = mqtt.NoMatchingSubscribers
 	}
-	switch p.QoS {
+	switch q {
 	case mqtt.QoS1:
-		return c.ack(packet.PUBACK, p.ID, reason, "")
+		return c.ack(packet.PUBACK, id, reason, "")
 	case mqtt.QoS2:
-		c.session.state.Take(p.ID)
-		return c.ack(packet.PUBREC, p.ID, reason, "")
+		return c.ack(packet.PUBREC, id, reason, "")
 	}
 	return nil
 }
 
-// pubrel releases a QoS 2 message [MQTT-4.3.3-11].
+// pubrel releases a QoS 2 message [MQTT-4.3.3-11]. In a durable Session that is on
+// record before PUBCOMP says so: a message that later used the same Packet
+// Identifier would be taken for a repetition else, and be lost.
 func (c *conn) pubrel(p *packet.Pubrel) error {
-	return c.ack(packet.PUBCOMP, p.ID, c.session.state.Release(p.ID), "")
+	if t := c.work.ticket; t != nil && t.has(p.ID) { // the Client did not wait for PUBREC
+		if err := c.commitTicket(); err != nil {
+			return err
+		}
+	}
+	s := c.session
+	r := s.releaseID(p.ID)
+	if s.durable && r == mqtt.Success {
+		s.mu.Lock()
+		s.markLocked(mark{kind: journal.Release, id: p.ID, conn: c})
+		s.mu.Unlock()
+		return nil
+	}
+	return c.ack(packet.PUBCOMP, p.ID, r, "")
 }
 
 // deliver gives the message to each Session on its route, and to one member of
@@ -283,9 +434,14 @@ func (c *conn) puback(p *packet.Puback) error {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.state.Puback(p.ID); err != nil {
+	d, err := s.state.Puback(p.ID)
+	if err != nil {
 		return err
 	}
+	if s.durable {
+		s.dirtyLocked()
+	}
+	c.broker.settle(d)
 	s.ackedLocked(c.work)
 	return nil
 }
@@ -294,12 +450,19 @@ func (c *conn) puback(p *packet.Puback) error {
 func (c *conn) pubrec(p *packet.Pubrec) error {
 	s := c.session
 	s.mu.Lock()
-	answer, reason, err := s.state.Pubrec(p.ID, p.Reason)
+	what, reason, err := s.state.Pubrec(p.ID, p.Reason, s.durable)
+	switch {
+	case err != nil:
+	case what == session.Record:
+		s.markLocked(mark{kind: journal.Receive, id: p.ID})
+	case what == session.Ended && s.durable:
+		s.markLocked(mark{kind: journal.Complete, id: p.ID})
+	}
 	if err == nil {
 		s.ackedLocked(c.work)
 	}
 	s.mu.Unlock()
-	if err != nil || !answer {
+	if err != nil || what != session.Answer {
 		return err
 	}
 	return c.ack(packet.PUBREL, p.ID, reason, "")
@@ -310,8 +473,12 @@ func (c *conn) pubcomp(p *packet.Pubcomp) error {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.state.Pubcomp(p.ID); err != nil {
+	known, err := s.state.Pubcomp(p.ID)
+	if err != nil {
 		return err
+	}
+	if known && s.durable {
+		s.markLocked(mark{kind: journal.Complete, id: p.ID})
 	}
 	s.ackedLocked(c.work)
 	return nil

@@ -5,24 +5,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/session"
 	"fairlead/mqtt/topic"
 	"fairlead/policy"
+	"fairlead/store"
 	"fairlead/trace"
 )
 
 // retained is the store of Retained Messages: one a Topic Name [MQTT-3.3.1-5].
 type retained struct {
 	mu       sync.Mutex // guards the fields below
-	names    topic.Names[*kept]
+	names    topic.Names[*retainedMessage]
 	bytes    int64
-	expiring int    // how many have a Message Expiry Interval
-	count    uint64 // of messages ever retained
+	expiring int                 // how many have a Message Expiry Interval
+	count    uint64              // of messages ever retained
+	dirty    map[string]struct{} // topics that the next checkpoint writes; nil: without a store
 }
 
-// kept is a Retained Message. Gone says that it has been replaced or removed.
-type kept struct {
+// retainedMessage is one of them. Gone says that it has been replaced or removed.
+type retainedMessage struct {
 	message *mqtt.Message
 	number  uint64 // in the order of retaining
 	gone    atomic.Bool
@@ -34,52 +37,115 @@ type kept struct {
 func (b *Broker) retain(f *fanout) policy.Verdict {
 	m := f.message()
 	if len(m.Payload) == 0 {
-		b.retained.remove(m.Topic)
+		b.retained.remove(m)
 		return allowed
 	}
-	if b.retained.set(f.keep(), &b.limits) {
+	if m.Number != 0 || b.retained.fits(m, &b.limits) { // with a number it is ours already
+		b.retained.set(f.keep())
 		return allowed
 	}
 	if m.QoS == mqtt.QoS0 {
 		b.Outcomes[trace.DroppedNotRetained].Add(1)
 		return allowed
 	}
-	return policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "the store of retained messages is full"}
+	return noRetainedRoom
 }
 
-func (r *retained) set(m *mqtt.Message, lim *Limits) bool {
+var noRetainedRoom = policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "the store of retained messages is full"}
+
+// fits reports whether there is room for the message.
+func (r *retained) fits(m *mqtt.Message, lim *Limits) bool {
+	if len(m.Payload) == 0 || isSys(m.Topic) {
+		return true
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old, replaced := r.names.Get(m.Topic)
 	size, count := r.bytes+int64(m.Size()), r.names.Len()+1
-	if replaced {
+	if old, ok := r.names.Get(m.Topic); ok {
 		size -= int64(old.message.Size())
 		count--
 	}
-	if (size > lim.RetainedBytes || count > lim.RetainedMessages) && !isSys(m.Topic) {
-		return false
-	}
+	return size <= lim.RetainedBytes && count <= lim.RetainedMessages
+}
+
+// set puts the message in the place of the one of its topic.
+func (r *retained) set(m *mqtt.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, replaced := r.names.Get(m.Topic)
 	if replaced {
+		if m.Number > 0 && old.message.Number >= m.Number {
+			return // known from a checkpoint
+		}
 		r.forgetLocked(old)
 	}
 	r.count++
-	r.names.Set(m.Topic, &kept{message: m, number: r.count})
+	r.names.Set(m.Topic, &retainedMessage{message: m, number: r.count})
 	r.bytes += int64(m.Size())
 	if !m.Expires.IsZero() {
 		r.expiring++
 	}
-	return true
+	r.dirtyLocked(m.Topic)
 }
 
-func (r *retained) remove(name string) {
+// remove removes what the message m, which is empty, wants removed.
+func (r *retained) remove(m *mqtt.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if old, ok := r.names.Get(m.Topic); !ok || m.Number > 0 && old.message.Number >= m.Number {
+		return
+	}
+	r.deleteLocked(m.Topic)
+}
+
+func (r *retained) deleteLocked(name string) {
 	if old, ok := r.names.Delete(name); ok {
 		r.forgetLocked(old)
+		r.dirtyLocked(name)
 	}
 }
 
-func (r *retained) forgetLocked(k *kept) {
+func (r *retained) dirtyLocked(name string) {
+	if r.dirty != nil && !isSys(name) {
+		r.dirty[name] = struct{}{}
+	}
+}
+
+// takeDirty returns the topics that have changed since it was last called.
+func (r *retained) takeDirty() map[string]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.dirty
+	if len(out) > 0 {
+		r.dirty = make(map[string]struct{})
+		return out
+	}
+	return nil
+}
+
+func (r *retained) putBack(names map[string]struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range names {
+		r.dirty[name] = struct{}{}
+	}
+}
+
+// write puts what is retained for the topics now into the writer.
+func (r *retained) write(w *kvWriter, names map[string]struct{}) {
+	for name := range names {
+		r.mu.Lock()
+		k, ok := r.names.Get(name)
+		r.mu.Unlock()
+		if !ok {
+			w.add(store.Op{Key: retainedPrefix + name, Delete: true})
+			continue
+		}
+		w.add(store.Op{Key: retainedPrefix + name, Value: journal.AppendRetained(nil, &journal.Retained{Number: k.message.Number, Message: k.message})})
+	}
+}
+
+func (r *retained) forgetLocked(k *retainedMessage) {
 	k.gone.Store(true)
 	r.bytes -= int64(k.message.Size())
 	if !k.message.Expires.IsZero() {
@@ -101,9 +167,7 @@ func (r *retained) sweep(now time.Time) {
 		}
 	}
 	for _, name := range expired {
-		if old, ok := r.names.Delete(name); ok {
-			r.forgetLocked(old)
-		}
+		r.deleteLocked(name)
 	}
 }
 
@@ -121,10 +185,10 @@ func (r *retained) scan(sub *session.Subscription) scan {
 
 // match selects the Retained Messages that a pattern matches, up to the one with
 // the given number.
-func (r *retained) match(pattern string, upTo uint64) (found []*kept) {
+func (r *retained) match(pattern string, upTo uint64) (found []*retainedMessage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.names.Match(pattern, func(_ string, k *kept) bool {
+	r.names.Match(pattern, func(_ string, k *retainedMessage) bool {
 		if k.number <= upTo {
 			found = append(found, k)
 		}

@@ -35,6 +35,20 @@ type route struct {
 	targets []target
 	groups  []*group
 	stale   atomic.Bool // a subscription has changed since
+	durable bool        // a target outlives its connection and wants QoS 1 or 2
+}
+
+// keeps reports whether somebody wants what is published here even after a crash.
+func (rt *route) keeps() bool {
+	if rt.durable {
+		return true
+	}
+	for _, g := range rt.groups {
+		if g.durable.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // target is one Session that receives a message, by one subscription or several
@@ -79,7 +93,7 @@ func (r *router) joinLocked(to *subscriber, sub *session.Subscription) {
 	key := sub.Filter.String()
 	g := r.shares[key]
 	if g == nil {
-		g = &group{filter: key}
+		g = &group{filter: key, broker: to.broker}
 		if r.shares == nil {
 			r.shares = make(map[string]*group)
 		}
@@ -201,6 +215,9 @@ func (r *router) matchLocked(name string) *route {
 			}
 		}
 		rt.targets[i].add(e.sub)
+		if e.to.durable && e.sub.QoS > mqtt.QoS0 {
+			rt.durable = true
+		}
 	}
 	return rt
 }

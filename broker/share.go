@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"fairlead/mqtt"
@@ -11,9 +12,81 @@ import (
 
 // group is a Shared Subscription: each message goes to one of its members.
 type group struct {
+	broker  *Broker
 	filter  string                    // with $share/<ShareName>/
 	members atomic.Pointer[[]*target] // never nil after join; replaced, not changed, under the router's lock
 	next    atomic.Uint32
+	durable atomic.Bool // a member outlives its connection
+
+	mu sync.Mutex // guards the fields below
+	// pending are the messages that no member has acknowledged at QoS 1 or begun to
+	// receive at QoS 2, by number: after a crash they go to any member. Empty unless
+	// durable.
+	pending map[uint64]*mqtt.Message
+	number  uint64 // of the latest message
+	dirty   bool   // the next checkpoint writes it
+}
+
+// owe notes that the group owes the message to some member. False: it is known
+// from a checkpoint.
+func (g *group) owe(m *mqtt.Message) bool {
+	if m.Number == 0 || m.QoS == mqtt.QoS0 || !g.durable.Load() {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m.Number <= g.number {
+		return false
+	}
+	g.number = m.Number
+	if g.pending == nil {
+		g.pending = make(map[uint64]*mqtt.Message)
+	}
+	g.pending[m.Number] = m
+	g.dirtyLocked(g.broker.keeper)
+	return true
+}
+
+// settle notes that the group of the delivery, if it has one, owes it no more.
+func (b *Broker) settle(d session.Delivery) {
+	if d.Message == nil || d.Message.Number == 0 || !shared(d) {
+		return
+	}
+	if g := b.router.share(d.Via.Share); g != nil {
+		g.settleOne(d.Message.Number)
+	}
+}
+
+func (g *group) settleOne(number uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.pending[number]; ok {
+		delete(g.pending, number)
+		g.dirtyLocked(g.broker.keeper)
+	}
+}
+
+func (g *group) dirtyLocked(k *keeper) {
+	if !g.dirty {
+		g.dirty = true
+		k.dirtyGroup(g)
+	}
+}
+
+// setMembers replaces the members. The caller holds the router's lock.
+func (g *group) setMembers(list []*target) {
+	g.members.Store(&list)
+	durable := slices.ContainsFunc(list, func(t *target) bool { return t.to.durable && t.qos > mqtt.QoS0 })
+	if durable == g.durable.Load() || g.broker.keeper == nil {
+		return
+	}
+	g.durable.Store(durable)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !durable {
+		g.pending = nil
+	}
+	g.dirtyLocked(g.broker.keeper)
 }
 
 func (g *group) list() []*target {
@@ -35,13 +108,13 @@ func (g *group) join(to *subscriber, sub *session.Subscription) {
 	} else {
 		list = append(list, t)
 	}
-	g.members.Store(&list)
+	g.setMembers(list)
 }
 
 // leave removes the member and returns how many are left.
 func (g *group) leave(from *subscriber) int {
 	list := slices.DeleteFunc(slices.Clone(g.list()), func(m *target) bool { return m.to == from })
-	g.members.Store(&list)
+	g.setMembers(list)
 	return len(list)
 }
 
@@ -77,6 +150,11 @@ func (g *group) hasRoom() bool {
 	return slices.ContainsFunc(g.list(), func(t *target) bool { return t.to.rank() > 0 })
 }
 
+// lasting reports whether some member outlives its connection.
+func (g *group) lasting() bool {
+	return slices.ContainsFunc(g.list(), func(t *target) bool { return !t.to.transient.Load() })
+}
+
 const rankMax = 3
 
 // rank says how well a Session could take a message of a Shared Subscription.
@@ -93,10 +171,20 @@ func (s *subscriber) rank() int {
 }
 
 // deliverShared gives the message to one member. A member that leaves meanwhile
-// is passed over.
+// is passed over. What is ours already goes to a full member if need be.
 func (b *Broker) deliverShared(f *fanout, g *group) bool {
+	if !g.owe(f.message()) || b.recovering {
+		return true
+	}
+	return b.giveShared(f, g)
+}
+
+func (b *Broker) giveShared(f *fanout, g *group) bool {
 	for {
 		t := g.pick(nil)
+		if list := g.list(); t == nil && f.scratch.Number != 0 && len(list) > 0 {
+			t = list[0]
+		}
 		if t == nil {
 			return false
 		}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
@@ -16,30 +17,35 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 	if p.Properties.Has(mqtt.SubscriptionIdentifier) {
 		id = p.Properties.SubscriptionID
 	}
-	ack := &packet.Suback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, 0, len(p.Subscriptions))}
-	var scans []scan
+	ack := &packet.Suback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, 0, len(p.Subscriptions))} // [MQTT-3.8.4-6]
+	var subs []*session.Subscription
+	var ops []*journal.Op
 	for _, asked := range p.Subscriptions {
 		sub, reason, err := session.ParseSubscription(asked, id)
 		if err != nil {
 			return err
 		}
-		existed := false
-		if len(scans) >= c.broker.limits.Subscriptions {
-			reason = mqtt.QuotaExceeded
-		} else if sub != nil {
-			existed, reason = c.admitSubscription(sub)
+		if sub != nil {
+			reason = c.admitSubscription(sub, len(subs))
 		}
-		ack.Reasons = append(ack.Reasons, reason) // [MQTT-3.8.4-6]
-		if reason.Failed() {
-			c.broker.refusedFor[reason].Add(1)
-			continue
-		}
-		if sub.WantsRetained(existed) {
-			scans = append(scans, c.broker.retained.scan(sub)) // before anything is published that comes live
+		ack.Reasons = append(ack.Reasons, reason)
+		if !reason.Failed() {
+			subs = append(subs, sub)
+			ops = append(ops, &journal.Op{Kind: journal.Subscribe, Client: c.session.state.ID, Subscription: writtenSubscription(sub)})
 		}
 	}
 	if c.version == mqtt.V31 && anyFailed(ack.Reasons) { // its SUBACK can't say no
 		return violation(mqtt.TopicFilterInvalid, "a topic filter is not accepted")
+	}
+	var scans []scan
+	err := c.record(ops, func(number uint64) { scans = c.session.subscribeLocked(subs, number) })
+	if err != nil {
+		refuseAll(ack.Reasons, unkept(err).Code)
+	}
+	for _, r := range ack.Reasons {
+		if r.Failed() {
+			c.broker.refusedFor[r].Add(1)
+		}
 	}
 	if err := c.reply(ack); err != nil {
 		return err
@@ -49,26 +55,74 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 	return nil
 }
 
-// admitSubscription makes the subscription, if it is allowed and within the
-// limits, and returns the Reason Code for the SUBACK.
-func (c *conn) admitSubscription(sub *session.Subscription) (existed bool, r mqtt.ReasonCode) {
+// record has do done under the Session's lock: in a durable Session once ops are
+// in the journal, in others at once.
+func (c *conn) record(ops []*journal.Op, do func(number uint64)) error {
+	s := c.session
+	locked := func(number uint64) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		do(number)
+		if number > 0 {
+			s.number = number + uint64(len(ops)) - 1
+			s.dirtyLocked()
+		}
+	}
+	if !s.durable || len(ops) == 0 {
+		locked(0)
+		return nil
+	}
+	if err := c.commitTicket(); err != nil { // what came before it
+		return err
+	}
+	c.work.flushDirty()
+	return c.broker.commitOps(locked, ops...)
+}
+
+func refuseAll(rs []mqtt.ReasonCode, r mqtt.ReasonCode) {
+	for i := range rs {
+		if !rs[i].Failed() {
+			rs[i] = r
+		}
+	}
+}
+
+// admitSubscription says whether the subscription is allowed and within the
+// limits: the Reason Code for the SUBACK. Others of the same SUBSCRIBE have been
+// admitted before it.
+func (c *conn) admitSubscription(sub *session.Subscription, others int) mqtt.ReasonCode {
 	b := c.broker
 	if most := b.limits.TopicLevels; most > 0 && strings.Count(sub.Filter.Pattern, "/") >= most {
-		return false, mqtt.TopicFilterInvalid
+		return mqtt.TopicFilterInvalid
 	}
 	if b.admission != nil {
 		if v := b.admission.Subscribe(c.principal, sub); !v.Allowed() {
-			return false, v.Code
+			return v.Code
 		}
 	}
-	old, reason := c.session.state.Subscribe(sub, b.limits.Subscriptions)
-	if !reason.Failed() {
-		b.router.subscribe(c.session, sub)
+	state, most := &c.session.state, b.limits.Subscriptions
+	if others >= most || state.SubscriptionCount()+others >= most && !state.Subscribed(sub) {
+		return mqtt.QuotaExceeded
+	}
+	return mqtt.ReasonCode(sub.QoS)
+}
+
+// subscribeLocked makes the subscriptions and returns the Retained Messages that
+// they are owed: those from before anything comes live. From first on, if it is
+// not 0, are the numbers of the ops.
+func (s *subscriber) subscribeLocked(subs []*session.Subscription, first uint64) (scans []scan) {
+	b := s.broker
+	for _, sub := range subs {
+		old := s.state.Subscribe(sub)
+		b.router.subscribe(s, sub)
 		if old == nil {
 			b.Subscriptions.Add(1)
 		}
+		if sub.WantsRetained(old != nil) {
+			scans = append(scans, b.retained.scan(sub))
+		}
 	}
-	return old != nil, reason
+	return scans
 }
 
 func anyFailed(rs []mqtt.ReasonCode) bool {
@@ -107,18 +161,39 @@ func (c *conn) wakeShares(p *packet.Subscribe) {
 // [MQTT-3.10.4-2]; what is under way or waits is still delivered
 // [MQTT-3.10.4-3].
 func (c *conn) unsubscribe(p *packet.Unsubscribe) error {
-	ack := &packet.Unsuback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, 0, len(p.Filters))}
+	ack := &packet.Unsuback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, len(p.Filters))}
+	var ops []*journal.Op
 	for _, filter := range p.Filters {
-		sub := c.session.state.Unsubscribe(filter)
-		if sub == nil {
-			ack.Reasons = append(ack.Reasons, mqtt.NoSubscriptionExisted)
-			continue
+		if c.session.state.Has(filter) {
+			ops = append(ops, &journal.Op{Kind: journal.Unsubscribe, Client: c.session.state.ID, Subscription: journal.Subscription{Filter: filter}})
 		}
-		c.broker.router.unsubscribe(c.session, sub)
-		c.broker.Subscriptions.Add(-1)
-		ack.Reasons = append(ack.Reasons, mqtt.Success)
+	}
+	err := c.record(ops, func(uint64) {
+		for i, filter := range p.Filters {
+			if ack.Reasons[i] = mqtt.NoSubscriptionExisted; c.session.unsubscribeLocked(filter) {
+				ack.Reasons[i] = mqtt.Success
+			}
+		}
+	})
+	switch {
+	case err == nil:
+	case c.version < mqtt.V5: // its UNSUBACK can't say no
+		return violation(unkept(err).Code, "%s", unkept(err).Reason)
+	default:
+		refuseAll(ack.Reasons, unkept(err).Code)
 	}
 	return c.reply(ack)
+}
+
+// unsubscribeLocked reports whether there was such a subscription.
+func (s *subscriber) unsubscribeLocked(filter string) bool {
+	sub := s.state.Unsubscribe(filter)
+	if sub == nil {
+		return false
+	}
+	s.broker.router.unsubscribe(s, sub)
+	s.broker.Subscriptions.Add(-1)
+	return true
 }
 
 // scan is the sending of Retained Messages to a new subscription. It holds
@@ -128,7 +203,7 @@ type scan struct {
 	via   *session.Via
 	upTo  uint64 // messages that were retained later have come live
 	begun bool
-	items []*kept // still to be sent
+	items []*retainedMessage // still to be sent
 }
 
 // scanLocked sends Retained Messages as long as there is room. One that has been
@@ -163,7 +238,11 @@ func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
 		out := session.Outgoing{Type: packet.PUBLISH}
 		out.Delivery = session.Delivery{Message: k.message, Via: sc.via, QoS: q, Retain: true} // [MQTT-3.3.1-8]
 		if q > mqtt.QoS0 {
-			out.ID = s.state.Send(out.Delivery)
+			hold := s.holds(out.Delivery)
+			if out.ID = s.state.Send(out.Delivery, hold); hold {
+				s.markSendLocked(out.ID, out.Delivery, true)
+				continue
+			}
 		}
 		s.sendLocked(c, out, now)
 	}

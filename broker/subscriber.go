@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
@@ -30,12 +31,31 @@ type subscriber struct {
 	busy      atomic.Bool // could not send a QoS 1 or 2 message at once
 	transient atomic.Bool // ends with its connection
 	doomed    atomic.Bool // is about to be ended for being full
+	durable   bool        // outlives its connections; set before anybody else sees the Session
+	hold      func(session.Delivery) bool
 
 	mu    sync.Mutex // guards the fields below
 	state session.State
 	conn  *conn  // nil while the Client is away
 	scans []scan // Retained Messages that are still to be sent
 	gone  bool   // the Session has ended
+	kept
+}
+
+// kept is what concerns the store: see committer.go and keeper.go.
+type kept struct {
+	recorded bool   // the journal knows the Session
+	number   uint64 // of the latest op that has changed it
+	marks    []mark // to be committed
+	marking  bool   // the committer knows that there are some
+	dirty    bool   // the next checkpoint writes it
+	rest     rest
+	spilling bool // the keeper is asked to spill its queue
+	bringing bool // the keeper is asked for a chunk
+	// Chunks firstChunk to nextChunk-1 hold what is away of the queue; those below
+	// deleted are deleted.
+	firstChunk, nextChunk, deleted uint64
+	awaySince                      time.Time // about when the first of it was received
 }
 
 // acceptLocked gives the message to the Session: to the outbox if it may go at
@@ -45,6 +65,19 @@ func (s *subscriber) acceptLocked(f *fanout, t *target) trace.Outcome {
 		return trace.DroppedSessionGone
 	}
 	d := session.Delivery{Via: t.via, QoS: min(f.qos(), t.qos), Retain: f.scratch.Retain && t.asPublished}
+	if d.QoS > mqtt.QoS0 && s.durable && t.via.Share == "" {
+		switch n := f.scratch.Number; {
+		case n == 0:
+			// Whoever published it saw no durable subscription, so this one was not
+			// acknowledged yet: what can't be kept is no more than sent.
+			d.QoS = mqtt.QoS0
+		case n <= s.number:
+			return trace.Queued // it is known from a checkpoint
+		default:
+			s.number = n
+			s.dirtyLocked()
+		}
+	}
 	if d.QoS == mqtt.QoS0 {
 		return s.acceptQoS0Locked(f, d)
 	}
@@ -54,9 +87,14 @@ func (s *subscriber) acceptLocked(f *fanout, t *target) trace.Outcome {
 		s.queueLocked(d)
 		return trace.Queued
 	}
-	id := s.state.Send(d)
+	hold := s.holds(d)
+	id := s.state.Send(d, hold)
 	if !s.state.Ready() {
 		s.busy.Store(true)
+	}
+	if hold {
+		s.markSendLocked(id, d, false)
+		return trace.Queued
 	}
 	return s.putLocked(c, f, d, id)
 }
@@ -84,9 +122,7 @@ func (s *subscriber) putLocked(c *conn, f *fanout, d session.Delivery, id mqtt.P
 	b = f.append(b, c, d, id)
 	if most := s.state.PacketMax(); most > 0 && len(b)-n > int(most) {
 		c.setBytes(b[:n])
-		if id != 0 {
-			s.state.Drop(id)
-		}
+		s.giveUpLocked(id, d)
 		return trace.DroppedTooLarge
 	}
 	c.setBytes(b)
@@ -101,16 +137,49 @@ func (s *subscriber) putLocked(c *conn, f *fanout, d session.Delivery, id mqtt.P
 
 // queueLocked puts a QoS 1 or 2 message behind those that wait.
 func (s *subscriber) queueLocked(d session.Delivery) {
+	if s.broker.limits.DropOldest && s.full.Load() && !shared(d) {
+		s.dropOldestLocked()
+	}
 	s.state.Queue(d)
 	s.broker.queued.Add(int64(d.Message.Size()))
 	s.broker.QueuedMessages.Add(1)
+	if s.recorded && !s.spilling && s.hereLocked() >= spillPresent {
+		s.spilling = true
+		s.broker.keeper.wantSpill(s)
+	}
 	s.levelLocked()
+}
+
+// dropOldestLocked makes room in a full queue, as the configuration wants it.
+func (s *subscriber) dropOldestLocked() {
+	d, ok := s.state.DropOldest()
+	if !ok {
+		s.wantBringLocked() // the oldest is on disk: it goes when it has come
+		return
+	}
+	b := s.broker
+	b.queued.Add(int64(-d.Message.Size()))
+	b.QueuedMessages.Add(-1)
+	b.settle(d)
+	b.droppedMessage(d.Message, s.state.ID, d.QoS, trace.DroppedOldest)
+}
+
+// giveUpLocked ends the delivery of a message that can't be sent; id 0: it was
+// not under way.
+func (s *subscriber) giveUpLocked(id mqtt.PacketID, d session.Delivery) {
+	if id != 0 {
+		s.state.Drop(id)
+		if d.QoS == mqtt.QoS2 && s.durable {
+			s.markLocked(mark{kind: journal.Complete, id: id})
+		}
+	}
+	s.broker.settle(d)
 }
 
 // levelLocked brings the flags up to date that others read without the lock.
 func (s *subscriber) levelLocked() {
 	n, _ := s.state.Queued()
-	full := n > 0 && (s.state.Full(&s.broker.limits.Limits) || s.broker.queued.Load() >= s.broker.limits.QueuedBytes)
+	full := n > 0 && (s.state.Full(&s.broker.limits.Limits) || s.broker.crowded())
 	if full != s.full.Load() {
 		s.full.Store(full)
 	}
@@ -146,14 +215,22 @@ func (s *subscriber) pumpLocked(now time.Time) {
 	}
 	before, bytes := s.state.Queued()
 	for c.len() < highWater {
-		out, expired, ok := s.state.Next(now)
-		if expired > 0 {
-			s.broker.Outcomes[trace.DroppedExpired].Add(uint64(expired))
-		}
+		out, ok := s.state.Next(now, s.hold)
 		if !ok {
 			break
 		}
-		s.sendLocked(c, out, now)
+		switch {
+		case out.Expired:
+			s.broker.Outcomes[trace.DroppedExpired].Add(1)
+			s.broker.settle(out.Delivery)
+		case out.Held:
+			s.markSendLocked(out.ID, out.Delivery, false)
+		default:
+			s.sendLocked(c, out, now)
+		}
+	}
+	if s.state.Wants() {
+		s.wantBringLocked()
 	}
 	if after, left := s.state.Queued(); after != before {
 		s.broker.queued.Add(int64(left - bytes))
@@ -174,9 +251,7 @@ func (s *subscriber) sendLocked(c *conn, out session.Outgoing, now time.Time) {
 	b = c.appendPublish(b, out.Delivery, out.ID, out.Dup, now)
 	if most := s.state.PacketMax(); most > 0 && len(b)-n > int(most) {
 		c.setBytes(b[:n])
-		if out.ID != 0 {
-			s.state.Drop(out.ID)
-		}
+		s.giveUpLocked(out.ID, out.Delivery)
 		s.broker.droppedMessage(out.Message, s.state.ID, out.QoS, trace.DroppedTooLarge)
 		return
 	}
@@ -218,8 +293,16 @@ func (s *subscriber) condemn() {
 		s.attach.Lock()
 		defer s.attach.Unlock()
 		if s.full.Load() && s.left() && !s.isGone() {
-			s.endLocked()
+			s.end()
 		}
 		s.doomed.Store(false)
 	})
 }
+
+// crowded reports whether the queues of all Sessions hold as much as they may.
+func (b *Broker) crowded() bool {
+	return b.queued.Load() >= b.limits.QueuedBytes || b.inMemory() >= b.limits.QueuedMemory
+}
+
+// inMemory is what the queues of all Sessions hold in memory, in bytes.
+func (b *Broker) inMemory() int64 { return b.queued.Load() - b.away.Load() }

@@ -22,6 +22,10 @@ import (
 type Config struct {
 	// Data is the directory that holds what must survive a restart.
 	Data string `yaml:"data"`
+	// Durability is when an acknowledged message is safe: fsync, on disk before it is
+	// acknowledged; os, with the operating system, so that a loss of power takes the
+	// latest ones; memory, not at all once the broker ends.
+	Durability string `yaml:"durability"`
 	// Open lets anonymous clients do everything. It is refused on any address
 	// that others can reach.
 	Open bool `yaml:"open"`
@@ -92,12 +96,22 @@ type Limits struct {
 	Subscriptions int `yaml:"subscriptions"`
 	// TopicLevels of a topic; beyond it the topic is invalid. 0: no limit.
 	TopicLevels int `yaml:"topic_levels"`
-	// QueueMessages and QueueBytes are what may wait for one session. Beyond it a
-	// publisher is told 0x97, or the session is ended.
+	// QueueMessages and QueueBytes are what may wait for one session. QueueFull says
+	// what happens beyond it.
 	QueueMessages int   `yaml:"queue_messages"`
 	QueueBytes    Bytes `yaml:"queue_bytes"`
-	// QueuedBytesTotal is what may wait in all sessions together.
-	QueuedBytesTotal Bytes `yaml:"queued_bytes_total"`
+	// QueueFull is refuse or drop_oldest. Refuse: a publisher is told 0x97, or loses
+	// its connection if its version has no word for that; a session that would end
+	// with its connection is ended. Drop_oldest: the message that has waited longest
+	// is dropped, and counted.
+	QueueFull string `yaml:"queue_full"`
+	// QueueAge is how long a message may wait for a client; after that it is as if it
+	// had expired. 0: as long as the session.
+	QueueAge time.Duration `yaml:"queue_age"`
+	// QueuedBytesTotal is what may wait in all sessions together, and
+	// QueuedBytesMemory how much of that in memory; what is longer waits on disk.
+	QueuedBytesTotal  Bytes `yaml:"queued_bytes_total"`
+	QueuedBytesMemory Bytes `yaml:"queued_bytes_memory"`
 	// OutboxBytes may be encoded and unsent for a client; beyond it QoS 0 is
 	// dropped, and nothing more is read from that client.
 	OutboxBytes Bytes `yaml:"outbox_bytes"`
@@ -127,13 +141,13 @@ type Bytes int64
 // Default is the configuration of an operator who says nothing.
 func Default() *Config {
 	return &Config{
-		Data: "./fairlead-data",
-		Log:  Log{Level: "info", Format: "text"},
-		Sys:  Sys{Interval: 10 * time.Second},
+		Data: "./fairlead-data", Durability: "fsync",
+		Log: Log{Level: "info", Format: "text"},
+		Sys: Sys{Interval: 10 * time.Second},
 		Limits: Limits{
 			Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, PacketBytes: 8 << 20, ReceiveMaximum: 1024, TopicAliasMaximum: 64,
-			Inflight: 1000, Subscriptions: 100_000, QueueMessages: 1_000_000, QueueBytes: 256 << 20,
-			QueuedBytesTotal: 1 << 30, OutboxBytes: 1 << 20, RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
+			Inflight: 1000, Subscriptions: 100_000, QueueMessages: 1_000_000, QueueBytes: 1 << 30, QueueFull: "refuse",
+			QueuedBytesTotal: 16 << 30, QueuedBytesMemory: 1 << 30, OutboxBytes: 1 << 20, RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
 		},
 	}
 }
@@ -144,67 +158,104 @@ func DefaultListeners() []Listener {
 	return []Listener{{URL: "mqtt://127.0.0.1:1883"}, {URL: "ws://127.0.0.1:8083/mqtt"}}
 }
 
-// Validate checks what can't be seen in one value alone. Its error names every
-// wrong field.
-func (c *Config) Validate() error {
+// validate checks what can't be seen in one value alone. Its error names every
+// wrong field, and the place where it was set.
+func (c *Config) validate(at places) error {
 	var errs []error
-	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	wrong := func(key, format string, args ...any) {
+		err := fmt.Errorf(format, args...)
+		if place := at.of(key); place != "" {
+			err = fmt.Errorf("%s: %w", place, err)
+		}
+		errs = append(errs, err)
+	}
 	for i, l := range c.Listeners {
+		key := fmt.Sprintf("listeners[%d]", i)
 		u, err := listen.ParseURL(l.URL)
 		if err != nil {
-			wrong("listeners[%d].url: %w", i, err)
+			wrong(key+".url", "%s.url: %w", key, err)
 			continue
 		}
 		if u.TLS() && (l.TLS.Cert == "" || l.TLS.Key == "") {
-			wrong("listeners[%d]: %s needs tls.cert and tls.key", i, l.URL)
+			wrong(key, "%s: %s needs tls.cert and tls.key", key, l.URL)
 		}
 		if !u.TLS() && l.TLS != (TLS{}) {
-			wrong("listeners[%d].tls: %s has no TLS: expected mqtts or wss", i, l.URL)
+			wrong(key+".tls", "%s.tls: %s has no TLS: expected mqtts or wss", key, l.URL)
 		}
 		if c.Open && !u.Loopback() {
-			wrong("open: anonymous clients could do everything from other machines by %s: expected loopback addresses only, such as 127.0.0.1", l.URL)
+			wrong(key+".url", "open: anonymous clients could do everything from other machines by %s: expected loopback addresses only, such as 127.0.0.1", l.URL)
+		}
+		if l.MaxConnections < 0 {
+			wrong(key+".max_connections", "%s.max_connections: %d: expected at least 0", key, l.MaxConnections)
 		}
 		switch l.TLS.MinVersion {
 		case "", "1.2", "1.3":
 		default:
-			wrong("listeners[%d].tls.min_version: %q: expected 1.2 or 1.3", i, l.TLS.MinVersion)
+			wrong(key+".tls.min_version", "%s.tls.min_version: %q: expected 1.2 or 1.3", key, l.TLS.MinVersion)
 		}
 	}
 	if _, err := c.Log.level(); err != nil {
-		wrong("log.level: %w", err)
+		wrong("log.level", "log.level: %w", err)
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
-		wrong("log.format: %q: expected text or json", c.Log.Format)
+		wrong("log.format", "log.format: %q: expected text or json", c.Log.Format)
 	}
-	c.Limits.validate(wrong)
+	switch c.Durability {
+	case "fsync", "os", "memory":
+	default:
+		wrong("durability", "durability: %q: expected fsync, os or memory", c.Durability)
+	}
+	if c.Sys.Interval < 0 {
+		wrong("sys.interval", "sys.interval: %v: expected at least 0", c.Sys.Interval)
+	}
+	c.Limits.validate(func(key, format string, args ...any) {
+		wrong("limits."+key, "limits."+key+": "+format, args...)
+	})
 	return errors.Join(errs...)
 }
 
-func (l *Limits) validate(wrong func(format string, args ...any)) {
+func (l *Limits) validate(wrong func(key, format string, args ...any)) {
 	for _, n := range []struct {
 		key   string
 		value int64
 		least int64
 	}{
 		{"connections", int64(l.Connections), 0}, {"connect_rate", int64(l.ConnectRate), 0},
-		{"sessions", int64(l.Sessions), 0}, {"connect_timeout", int64(l.ConnectTimeout), 1}, {"packet_bytes", int64(l.PacketBytes), 64},
+		{"sessions", int64(l.Sessions), 0}, {"packet_bytes", int64(l.PacketBytes), 64},
 		{"receive_maximum", int64(l.ReceiveMaximum), 1}, {"inflight", int64(l.Inflight), 1},
-		{"keep_alive_max", int64(l.KeepAliveMax), 0}, {"session_expiry_max", int64(l.SessionExpiryMax), 0},
-		{"will_delay_max", int64(l.WillDelayMax), 0}, {"subscriptions", int64(l.Subscriptions), 1},
+		{"subscriptions", int64(l.Subscriptions), 1},
 		{"topic_levels", int64(l.TopicLevels), 0}, {"queue_messages", int64(l.QueueMessages), 1},
 		{"queue_bytes", int64(l.QueueBytes), 1}, {"queued_bytes_total", int64(l.QueuedBytesTotal), 1},
+		{"queued_bytes_memory", int64(l.QueuedBytesMemory), 1},
 		{"outbox_bytes", int64(l.OutboxBytes), 4096}, {"retained_messages", int64(l.RetainedMessages), 0},
 		{"retained_bytes", int64(l.RetainedBytes), 0},
 	} {
 		if n.value < n.least {
-			wrong("limits.%s: %d: expected at least %d", n.key, n.value, n.least)
+			wrong(n.key, "%d: expected at least %d", n.value, n.least)
 		}
 	}
+	for _, span := range []struct {
+		key   string
+		value time.Duration
+	}{{"keep_alive_max", l.KeepAliveMax}, {"session_expiry_max", l.SessionExpiryMax}, {"will_delay_max", l.WillDelayMax}} {
+		if d := span.value; d < 0 || d > 0 && d < time.Second {
+			wrong(span.key, "%v: expected 0, which means no limit, or at least 1s, because MQTT counts seconds", d)
+		}
+	}
+	if l.QueueFull != "refuse" && l.QueueFull != "drop_oldest" {
+		wrong("queue_full", "%q: expected refuse or drop_oldest", l.QueueFull)
+	}
+	if l.QueueAge < 0 {
+		wrong("queue_age", "%v: expected at least 0", l.QueueAge)
+	}
+	if l.ConnectTimeout <= 0 {
+		wrong("connect_timeout", "%v: expected more than 0", l.ConnectTimeout)
+	}
 	if l.PacketBytes > 268_435_460 {
-		wrong("limits.packet_bytes: %d: expected at most 268435460, the largest packet that MQTT has", l.PacketBytes)
+		wrong("packet_bytes", "%d: expected at most 268435460, the largest packet that MQTT has", l.PacketBytes)
 	}
 	if l.KeepAliveMax > math.MaxUint16*time.Second {
-		wrong("limits.keep_alive_max: %v: expected at most 18h12m15s, the longest Keep Alive that MQTT has", l.KeepAliveMax)
+		wrong("keep_alive_max", "%v: expected at most 18h12m15s, the longest Keep Alive that MQTT has", l.KeepAliveMax)
 	}
 }
 

@@ -88,7 +88,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"unknown key", "limit:\n  x: 1\n", nil, nil, `f:1:1: unknown key "limit": expected "limits"?`},
 		{"unknown key below", "limits:\n  queue_mesages: 1\n", nil, nil, `f:2:3: unknown key "limits.queue_mesages": expected "limits.queue_messages"?`},
-		{"nothing like it", "zzz: 1\n", nil, nil, `f:1:1: unknown key "zzz": expected one of data, open, listeners, limits, log, sys`},
+		{"nothing like it", "zzz: 1\n", nil, nil, `f:1:1: unknown key "zzz": expected one of data, durability, open, listeners, limits, log, sys`},
 		{"bad number", "limits:\n  inflight: many\n", nil, nil, `f:2:13: limits.inflight: "many": expected a whole number from 0 to 65535`},
 		{"bad bool", "open: maybe\n", nil, nil, `f:1:7: open: "maybe": expected true or false`},
 		{"bad duration", "sys: {interval: fast}\n", nil, nil, `f:1:17: sys.interval: "fast": expected a duration like 10s, 5m or 1h30m`},
@@ -98,21 +98,28 @@ func TestErrors(t *testing.T) {
 		{"value for a list", "listeners: mqtt://x\n", nil, nil, `f:1:12: listeners: expected a list, found a value "mqtt://x"`},
 		{"twice", "data: a\ndata: b\n", nil, nil, `f:2:1: data: stands here twice, first in line 1`},
 		{"anchor", "data: &a x\n", nil, nil, `f:1:7: data: anchors and aliases are not used here`},
-		{"no YAML", "a: [\n", nil, nil, `f: line`},
+		{"no YAML", "a: [\n", nil, nil, `f:1: did not find expected node content`},
+		{"two documents", "open: true\n---\nopen: false\n", nil, nil, `f:2:1: a second document: expected one`},
+		{"no YAML in a second document", "open: true\n---\na: [\n", nil, nil, `f:3: did not find`},
 		{"two at once", "open: maybe\nzzz: 1\n", nil, nil, "f:1:7: open: \"maybe\": expected true or false\nf:2:1: unknown key"},
 		{"environment", "", []string{"FAIRLEAD_LIMITS__INFLIGHT=x"}, nil, `environment variable FAIRLEAD_LIMITS__INFLIGHT: limits.inflight: "x": expected a whole number from 0 to 65535`},
 		{"unknown variable", "", []string{"FAIRLEAD_OPNE=1"}, nil, `environment variable FAIRLEAD_OPNE: unknown key "opne": expected "open"?`},
 		{"flag", "", nil, []Setting{{"--set log", "log", "x"}}, `--set log: log is not one value: expected one of level, format`},
 		{"below a value", "", nil, []Setting{{"--set data.x", "data.x", "x"}}, `--set data.x: data has nothing below it`},
-		{"log level", "log: {level: loud}\n", nil, nil, `log.level: "loud": expected debug, info, warn or error`},
-		{"log format", "log: {format: xml}\n", nil, nil, `log.format: "xml": expected text or json`},
-		{"open to others", "open: true\nlisteners: [mqtt://0.0.0.0]\n", nil, nil, `open: anonymous clients could do everything from other machines by mqtt://0.0.0.0: expected loopback addresses only, such as 127.0.0.1`},
-		{"TLS without certificate", "listeners: [mqtts://127.0.0.1]\n", nil, nil, `listeners[0]: mqtts://127.0.0.1 needs tls.cert and tls.key`},
-		{"certificate without TLS", "listeners: [{url: mqtt://127.0.0.1, tls: {cert: c}}]\n", nil, nil, `listeners[0].tls: mqtt://127.0.0.1 has no TLS: expected mqtts or wss`},
-		{"listener", "listeners: [http://x]\n", nil, nil, `listeners[0].url: listener "http://x": scheme "http": expected mqtt, mqtts, ws, wss or unix`},
-		{"limit", "limits: {receive_maximum: 0, outbox_bytes: 5}\n", nil, nil, "limits.receive_maximum: 0: expected at least 1\nlimits.outbox_bytes: 5: expected at least 4096"},
-		{"packet", "limits: {packet_bytes: 1GiB}\n", nil, nil, `limits.packet_bytes: 1073741824: expected at most 268435460, the largest packet that MQTT has`},
-		{"keep alive", "limits: {keep_alive_max: 20h}\n", nil, nil, `limits.keep_alive_max: 20h0m0s: expected at most 18h12m15s`},
+		{"log level", "log: {level: loud}\n", nil, nil, `f:1:14: log.level: "loud": expected debug, info, warn or error`},
+		{"log format", "log: {format: xml}\n", nil, nil, `f:1:15: log.format: "xml": expected text or json`},
+		{"open to others", "open: true\nlisteners: [mqtt://0.0.0.0]\n", nil, nil, `f:2:13: open: anonymous clients could do everything from other machines by mqtt://0.0.0.0: expected loopback addresses only, such as 127.0.0.1`},
+		{"TLS without certificate", "listeners: [mqtts://127.0.0.1]\n", nil, nil, `f:1:13: listeners[0]: mqtts://127.0.0.1 needs tls.cert and tls.key`},
+		{"certificate without TLS", "listeners: [{url: mqtt://127.0.0.1, tls: {cert: c}}]\n", nil, nil, `f:1:42: listeners[0].tls: mqtt://127.0.0.1 has no TLS: expected mqtts or wss`},
+		{"listener", "listeners: [http://x]\n", nil, nil, `f:1:13: listeners[0].url: listener "http://x": scheme "http": expected mqtt, mqtts, ws, wss or unix`},
+		{"limit", "limits: {receive_maximum: 0, outbox_bytes: 5}\n", nil, nil, "f:1:27: limits.receive_maximum: 0: expected at least 1\nf:1:44: limits.outbox_bytes: 5: expected at least 4096"},
+		{"packet", "limits: {packet_bytes: 1GiB}\n", nil, nil, `f:1:24: limits.packet_bytes: 1073741824: expected at most 268435460, the largest packet that MQTT has`},
+		{"keep alive", "limits: {keep_alive_max: 20h}\n", nil, nil, `f:1:26: limits.keep_alive_max: 20h0m0s: expected at most 18h12m15s`},
+		{"keep alive below a second", "limits: {keep_alive_max: 10ms}\n", nil, nil, `f:1:26: limits.keep_alive_max: 10ms: expected 0, which means no limit, or at least 1s`},
+		{"limit by a variable", "limits: {inflight: 3}\n", []string{"FAIRLEAD_LIMITS__INFLIGHT=0"}, nil, `environment variable FAIRLEAD_LIMITS__INFLIGHT: limits.inflight: 0: expected at least 1`},
+		{"limit by a flag", "limits: {inflight: 3}\n", nil, []Setting{{"--set limits.inflight", "limits.inflight", "0"}}, `--set limits.inflight: limits.inflight: 0: expected at least 1`},
+		{"listeners by a flag", "listeners: [mqtt://127.0.0.1]\n", nil, []Setting{{"--listen", "listeners", "mqtt://127.0.0.1:70000"}}, `--listen: listeners[0].url: listener "mqtt://127.0.0.1:70000": port 70000`},
+		{"negative", "listeners: [{url: mqtt://127.0.0.1, max_connections: -1}]\nsys: {interval: -1s}\n", nil, nil, "f:1:54: listeners[0].max_connections: -1: expected at least 0\nf:2:17: sys.interval: -1s: expected at least 0"},
 	} {
 		_, err := load(t, test.yaml, test.env, test.flags...)
 		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
@@ -148,7 +155,7 @@ func TestEveryKey(t *testing.T) {
 			if reflect.DeepEqual(c, &Config{}) {
 				t.Errorf("%s=%s changes nothing", strings.Join(here, "."), value)
 			}
-			if errs := (&Config{}).loadEnv([]string{"FAIRLEAD_" + strings.ToUpper(strings.Join(here, "__")) + "=" + value}); len(errs) > 0 {
+			if errs := (&Config{}).loadEnv([]string{"FAIRLEAD_" + strings.ToUpper(strings.Join(here, "__")) + "=" + value}, places{}); len(errs) > 0 {
 				t.Errorf("%s by the environment: %v", strings.Join(here, "."), errs)
 			}
 		}
@@ -173,8 +180,9 @@ func FuzzYAML(f *testing.F) {
 	f.Add("a: &a [*a]\n")
 	f.Add("data: !!int 5\n? [x]\n: y\n")
 	f.Fuzz(func(t *testing.T, doc string) {
-		if c := Default(); len(c.loadYAML("f", []byte(doc))) == 0 {
-			_ = c.Validate()
+		at := places{}
+		if c := Default(); len(c.loadYAML("f", []byte(doc), at)) == 0 {
+			_ = c.validate(at)
 		}
 	})
 }

@@ -1,11 +1,14 @@
 package config
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,21 +37,23 @@ const fileMax = 1 << 20
 // wrong, a line each, with file, line and column where there are some.
 func Load(o LoadOptions) (*Config, error) {
 	c := Default()
+	at := places{}
 	var errs []error
 	if o.File != "" {
-		errs = append(errs, c.loadFile(o.File)...)
+		errs = append(errs, c.loadFile(o.File, at)...)
 	}
-	errs = append(errs, c.loadEnv(o.Env)...)
+	errs = append(errs, c.loadEnv(o.Env, at)...)
 	for _, s := range o.Flags {
 		if err := c.set(strings.Split(s.Key, "."), s.Value); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.Flag, err))
 		}
+		at.set(s.Key, s.Flag)
 	}
 	if len(c.Listeners) == 0 {
 		c.Listeners = DefaultListeners()
 	}
 	if len(errs) == 0 {
-		errs = append(errs, c.Validate())
+		errs = append(errs, c.validate(at))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -56,7 +61,36 @@ func Load(o LoadOptions) (*Config, error) {
 	return c, nil
 }
 
-func (c *Config) loadFile(name string) []error {
+// places says where each key was set: "fairlead.yaml:3:19", "--listen".
+type places map[string]string
+
+// set notes that the key, with all below it, was set at a place.
+func (p places) set(key, place string) {
+	for k := range p {
+		if below(k, key) {
+			delete(p, k)
+		}
+	}
+	p[key] = place
+}
+
+func below(key, top string) bool {
+	rest, ok := strings.CutPrefix(key, top)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
+// of returns the place of a key, or of what it stands in; "" for a default.
+func (p places) of(key string) string {
+	for key != "" {
+		if place := p[key]; place != "" {
+			return place
+		}
+		key = key[:max(0, strings.LastIndexAny(key, ".["))]
+	}
+	return ""
+}
+
+func (c *Config) loadFile(name string, at places) []error {
 	info, err := os.Stat(name)
 	if err != nil {
 		return []error{fmt.Errorf("read configuration: %w", err)}
@@ -68,19 +102,31 @@ func (c *Config) loadFile(name string) []error {
 	if err != nil {
 		return []error{fmt.Errorf("read configuration: %w", err)}
 	}
-	return c.loadYAML(name, text)
+	return c.loadYAML(name, text, at)
 }
 
+// yamlLine is how the YAML package names the line of an error.
+var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
+
 // loadYAML takes over what a YAML document says.
-func (c *Config) loadYAML(name string, text []byte) []error {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return []error{fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))}
-	}
-	if len(doc.Content) == 0 {
+func (c *Config) loadYAML(name string, text []byte, at places) []error {
+	r := &reader{file: name, at: at}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
 		return nil // empty, or comments only
 	}
-	r := &reader{file: name}
+	if err == nil {
+		if err = dec.Decode(&second); err == nil {
+			r.wrong(&second, "", "a second document: expected one")
+			return r.errs
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		what := yamlLine.ReplaceAllString(err.Error(), "$1: ")
+		return []error{fmt.Errorf("%s:%s", name, strings.Replace(what, "yaml: ", " ", 1))}
+	}
 	r.node(doc.Content[0], reflect.ValueOf(c).Elem(), "")
 	return r.errs
 }
@@ -88,6 +134,7 @@ func (c *Config) loadYAML(name string, text []byte) []error {
 // reader walks through a YAML document and the Config side by side.
 type reader struct {
 	file string
+	at   places
 	errs []error
 }
 
@@ -101,6 +148,9 @@ func (r *reader) wrong(n *yaml.Node, key, format string, args ...any) {
 
 // node puts what n says into v.
 func (r *reader) node(n *yaml.Node, v reflect.Value, key string) {
+	if key != "" {
+		r.at.set(key, fmt.Sprintf("%s:%d:%d", r.file, n.Line, n.Column))
+	}
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		r.wrong(n, key, "anchors and aliases are not used here")
@@ -230,7 +280,7 @@ func distance(a, b string) int {
 const envPrefix = "FAIRLEAD_"
 
 // loadEnv takes over FAIRLEAD_* variables; two underscores go one level down.
-func (c *Config) loadEnv(env []string) (errs []error) {
+func (c *Config) loadEnv(env []string, at places) (errs []error) {
 	for _, kv := range env {
 		name, value, ok := strings.Cut(kv, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
@@ -241,6 +291,7 @@ func (c *Config) loadEnv(env []string) (errs []error) {
 		if err := c.set(path, value); err != nil {
 			errs = append(errs, fmt.Errorf("environment variable %s: %w", name, err))
 		}
+		at.set(strings.Join(path, "."), "environment variable "+name)
 	}
 	return errs
 }

@@ -16,6 +16,8 @@ import (
 	"fairlead/config"
 	"fairlead/listen"
 	"fairlead/mqtt/session"
+	"fairlead/store"
+	"fairlead/store/pebble"
 )
 
 // Node is what Run needs to know beside the configuration.
@@ -46,8 +48,22 @@ func Run(ctx context.Context, n Node) error {
 	if err != nil {
 		return err
 	}
+	engine, err := openStore(n)
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	if engine != nil {
+		defer engine.Close()
+	}
 	limits := brokerLimits(&c.Limits)
-	b := broker.New(broker.Options{Limits: &limits, Logger: n.Logger, SysEvery: c.Sys.Interval, Version: n.Version})
+	b, err := broker.Open(ctx, broker.Options{
+		Limits: &limits, Logger: n.Logger, SysEvery: c.Sys.Interval, Version: n.Version, Store: engine,
+	})
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
 
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -78,9 +94,7 @@ func Run(ctx context.Context, n Node) error {
 func openListeners(ctx context.Context, n Node) (open []*listen.Listener, err error) {
 	defer func() {
 		if err != nil {
-			for _, l := range open {
-				l.Close()
-			}
+			closeAll(open)
 		}
 	}()
 	for _, lc := range n.Config.Listeners {
@@ -105,6 +119,31 @@ func openListeners(ctx context.Context, n Node) (open []*listen.Listener, err er
 	return open, nil
 }
 
+func closeAll(ls []*listen.Listener) {
+	for _, l := range ls {
+		l.Close()
+	}
+}
+
+// openStore opens what must survive in the data directory; nil if nothing must.
+func openStore(n Node) (store.Engine, error) {
+	c := n.Config
+	o := pebble.Options{Logger: n.Logger}
+	switch c.Durability {
+	case "memory":
+		n.Logger.Warn("nothing survives the end of the broker (--durability memory)")
+		return nil, nil
+	case "os":
+		o.Durability = pebble.OS
+		n.Logger.Warn("a loss of power takes the latest acknowledged messages with it (--durability os)")
+	}
+	e, err := pebble.Open(c.Data, o)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
 // brokerLimits says the configured limits in the broker's words.
 func brokerLimits(l *config.Limits) broker.Limits {
 	return broker.Limits{
@@ -112,11 +151,12 @@ func brokerLimits(l *config.Limits) broker.Limits {
 			ReceiveMaximum: l.ReceiveMaximum, TopicAliasMaximum: l.TopicAliasMaximum, PacketBytes: uint32(l.PacketBytes),
 			KeepAliveMax: uint16(l.KeepAliveMax / time.Second), ExpiryMax: seconds(l.SessionExpiryMax),
 			WillDelayMax: seconds(l.WillDelayMax), InFlight: l.Inflight, AliasesOut: l.TopicAliasMaximum,
-			Subscriptions: l.Subscriptions, QueueMessages: l.QueueMessages, QueueBytes: int(l.QueueBytes),
+			Subscriptions: l.Subscriptions, QueueMessages: l.QueueMessages, QueueBytes: int(l.QueueBytes), QueueAge: l.QueueAge,
 		},
 		Connections: l.Connections, Sessions: l.Sessions, ConnectTimeout: l.ConnectTimeout, OutboxBytes: int(l.OutboxBytes),
-		QueuedBytes: int64(l.QueuedBytesTotal), RetainedMessages: l.RetainedMessages,
-		RetainedBytes: int64(l.RetainedBytes), TopicLevels: l.TopicLevels,
+		QueuedBytes: int64(l.QueuedBytesTotal), QueuedMemory: int64(l.QueuedBytesMemory), DropOldest: l.QueueFull == "drop_oldest",
+		RetainedMessages: l.RetainedMessages,
+		RetainedBytes:    int64(l.RetainedBytes), TopicLevels: l.TopicLevels,
 	}
 }
 

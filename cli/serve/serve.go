@@ -46,6 +46,7 @@ func (c *command) flags() *cli.Flags {
 	f := cli.NewFlags()
 	f.String(&c.file, "config", "FILE", "read settings from this YAML file")
 	f.Func("data", "DIR", "directory for what must survive a restart; default ./fairlead-data", c.setting("--data", "data"))
+	f.Func("durability", "WHEN", "acknowledge when a message is on disk: fsync (default); or weaker: os, memory", c.setting("--durability", "durability"))
 	f.Strings(&c.listen, "listen", "URL", "listen here instead of the default places: mqtt, mqtts, ws, wss or unix; may be repeated")
 	f.Bool(&c.open, "open", "let anonymous clients do everything; refused on addresses that are not loopback")
 	f.Func("log-level", "LEVEL", "debug, info (default), warn or error", c.setting("--log-level", "log.level"))
