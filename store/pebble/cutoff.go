@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,8 +85,19 @@ func (c *cutoff) open(op, name string, f func() (vfs.File, error)) (vfs.File, er
 	return cf, nil
 }
 
+// Create makes the directory durable before a marker, by which Pebble says which
+// MANIFEST counts: Pebble syncs the directory after that only, and on a file system
+// that doesn't keep the order of changes a crash could leave the marker without its
+// MANIFEST.
 func (c *cutoff) Create(name string, cat vfs.DiskWriteCategory) (vfs.File, error) {
-	return c.open("create", name, func() (vfs.File, error) { return c.FS.Create(name, cat) })
+	return c.open("create", name, func() (vfs.File, error) {
+		if strings.HasPrefix(c.PathBase(name), "marker.") {
+			if err := syncDir(c.FS, c.PathDir(name)); err != nil {
+				return nil, err
+			}
+		}
+		return c.FS.Create(name, cat)
+	})
 }
 
 func (c *cutoff) OpenReadWrite(name string, cat vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {

@@ -10,9 +10,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// expireMax is how many keys one change of the housekeeping deletes, so that
-// others get their turn.
-const expireMax = 1000
+const (
+	// expireMax is how many keys one change of the housekeeping deletes, so that
+	// others get their turn.
+	expireMax = 1000
+	sizeEvery = time.Second
+)
 
 func expiryKey(at int64, key string) []byte {
 	b := make([]byte, 0, 9+len(key))
@@ -35,8 +38,11 @@ func (k *kv) expireAt(at int64) {
 // size.
 func (k *kv) housekeep(now time.Time) {
 	// An error is shown by Stats, and this is tried again a moment later.
-	_ = k.use(context.Background(), func(inst *instance) error {
-		k.bytes.Store(int64(inst.db.Metrics().DiskSpaceUsage()))
+	_ = k.use(context.Background(), true, func(inst *instance) error {
+		if now.Sub(k.sized) >= sizeEvery {
+			k.sized = now
+			k.bytes.Store(int64(inst.db.Metrics().DiskSpaceUsage()))
+		}
 		for k.expires.Load() <= now.UnixMilli() {
 			more, err := k.expire(inst, now)
 			if err != nil || !more {

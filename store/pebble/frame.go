@@ -39,6 +39,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type segmentHead struct {
 	first store.Pos // of the first record
 	salt  uint64
+	seed  uint32 // the CRC of salt, with which each CRC of a frame's head begins
 	flags uint32
 }
 
@@ -50,6 +51,7 @@ func newSegmentHead(first store.Pos, d Durability) segmentHead {
 	var salt [8]byte
 	rand.Read(salt[:])
 	h.salt = binary.LittleEndian.Uint64(salt[:])
+	h.seed = crc32.Checksum(salt[:], castagnoli)
 	return h
 }
 
@@ -89,6 +91,7 @@ func decodeHead(b []byte) (segmentHead, error) {
 			flags: binary.LittleEndian.Uint32(c[12:]),
 			first: store.Pos(binary.LittleEndian.Uint64(c[16:])),
 			salt:  binary.LittleEndian.Uint64(c[24:]),
+			seed:  crc32.Checksum(c[24:32], castagnoli),
 		}, nil
 	}
 	return segmentHead{}, errBadHead
@@ -115,17 +118,17 @@ func frameSize(n int) int64 {
 	return (int64(n) + frameHead + block - 1) / block * block
 }
 
-func (f frame) put(b []byte, salt uint64) {
+func (f frame) put(b []byte, seed uint32) {
 	binary.LittleEndian.PutUint32(b[4:], f.n)
 	binary.LittleEndian.PutUint64(b[8:], uint64(f.pos))
 	binary.LittleEndian.PutUint32(b[16:], f.sum)
 	binary.LittleEndian.PutUint32(b[20:], f.kind)
-	binary.LittleEndian.PutUint32(b, headSum(b, salt))
+	binary.LittleEndian.PutUint32(b, headSum(b, seed))
 }
 
 // parseFrame reads a frame's head; false: there is none of this segment.
-func parseFrame(b []byte, salt uint64) (frame, bool) {
-	if len(b) < frameHead || binary.LittleEndian.Uint32(b) != headSum(b, salt) {
+func parseFrame(b []byte, seed uint32) (frame, bool) {
+	if len(b) < frameHead || binary.LittleEndian.Uint32(b) != headSum(b, seed) {
 		return frame{}, false
 	}
 	f := frame{
@@ -141,8 +144,6 @@ func parseFrame(b []byte, salt uint64) (frame, bool) {
 }
 
 // headSum is the CRC of the salt and the rest of a frame's head.
-func headSum(b []byte, salt uint64) uint32 {
-	var s [8]byte
-	binary.LittleEndian.PutUint64(s[:], salt)
-	return crc32.Update(crc32.Checksum(s[:], castagnoli), castagnoli, b[4:frameHead])
+func headSum(b []byte, seed uint32) uint32 {
+	return crc32.Update(seed, castagnoli, b[4:frameHead])
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fairlead/store"
 )
@@ -41,11 +42,23 @@ const (
 // an instance isn't closed, and its memory and goroutines stay until the process
 // ends. And a change whose call returned an error may be there after the reopening,
 // or not: the bytes may have reached the disk before the error.
+//
+// While it can't be opened, reads go on through an instance that writes nothing, if
+// that much works: on a full disk, or one that has become read-only.
 type instance struct {
 	db       *pebble.DB
 	fs       *cutoff
+	reader   bool           // writes nothing; its fs was cut off from the start
 	users    sync.WaitGroup // calls under way
 	panicked atomic.Bool
+}
+
+// failed is why what the instance says doesn't count, or nil.
+func (i *instance) failed() error {
+	if i.reader {
+		return nil
+	}
+	return i.fs.failed()
 }
 
 // openInstance opens the directory.
@@ -97,6 +110,27 @@ func (k *kv) openInstance() (_ *instance, err error) {
 	return inst, nil
 }
 
+// openReader opens the directory without changing anything in it.
+func openReader(fs vfs.FS, dir string) (_ *instance, err error) {
+	off := &cutoff{FS: fs, onFail: func(error) {}}
+	off.fail(errors.New("opened for reading"))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("open the KV for reading: Pebble panicked: %v", r)
+		}
+	}()
+	db, err := pebble.Open(dir, &pebble.Options{
+		FS: off, ReadOnly: true, CacheSize: cacheBytes, MaxOpenFiles: openFilesMax,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             pebbleLogger{slog.New(slog.DiscardHandler), off},
+		EventListener:      &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the KV for reading: %w", err)
+	}
+	return &instance{db: db, fs: off, reader: true}, nil
+}
+
 // end closes the instance once nobody uses it.
 func (i *instance) end() error {
 	i.users.Wait()
@@ -104,63 +138,96 @@ func (i *instance) end() error {
 		return nil
 	}
 	err := i.db.Close()
-	if failed := i.fs.failed(); failed != nil {
+	if failed := i.failed(); failed != nil {
 		return failed
 	}
 	return err
 }
 
 // acquire returns the present instance, and opens it anew if it has failed. Call
-// users.Done after use.
-func (k *kv) acquire() (*instance, error) {
+// users.Done after use. While somebody opens it, others get the failure instead of
+// waiting for a disk that may hang.
+func (k *kv) acquire(write bool) (*instance, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.retireLocked(); err != nil {
+		return nil, err
+	}
+	if k.inst == nil && !k.opening && time.Since(k.tried) >= time.Duration(k.every.Load()) {
+		k.opening, k.tried = true, time.Now()
+		k.ending.Add(1) // close waits for it
+		k.mu.Unlock()
+		k.reopen()
+		k.mu.Lock()
+	}
+	inst := k.inst
+	if inst == nil && !write {
+		inst = k.reader
+	}
 	if k.closed {
 		return nil, store.ErrClosed
 	}
-	if k.inst != nil {
-		failed := k.inst.fs.failed()
-		if failed == nil {
-			k.inst.users.Add(1)
-			return k.inst, nil
-		}
-		k.retireLocked(failed)
+	if inst == nil {
+		return nil, fmt.Errorf("the KV is out of service, and tried again every %v: %w", reopenEvery, k.failure)
 	}
-	if every := time.Duration(k.every.Load()); time.Since(k.tried) < every {
-		return nil, fmt.Errorf("the KV is out of service and tried again every %v: %w", every, k.failure)
-	}
-	k.tried = time.Now()
-	inst, err := k.openInstance()
-	if err == nil {
-		err = k.load(inst)
-	}
-	if err != nil {
-		k.failure = err
-		return nil, err
-	}
-	k.logger.Info("the KV works again")
-	k.inst, k.failure = inst, nil
-	k.inst.users.Add(1)
+	inst.users.Add(1)
 	return inst, nil
 }
 
-// retireLocked gives up the present instance, which ends in the background: a
-// call that uses it still may take its time.
-func (k *kv) retireLocked(failed error) {
+// retireLocked gives up the present instance if it has failed. It ends in the
+// background: a call that uses it still may take its time.
+func (k *kv) retireLocked() error {
+	if k.closed {
+		return store.ErrClosed
+	}
+	if k.inst == nil || k.inst.failed() == nil {
+		return nil
+	}
 	old := k.inst
-	k.inst, k.failure = nil, failed
-	old.fs.drain()
+	k.inst, k.failure, k.retired = nil, old.failed(), old.fs
 	k.ending.Go(func() { old.end() }) // its error is the one we know
 	k.feed.interrupt()
+	return nil
+}
+
+// reopen tries to open the directory anew. Only one call does at a time.
+func (k *kv) reopen() {
+	defer k.ending.Done()
+	k.retired.drain()
+	inst, err := k.openInstance()
+	if err == nil {
+		if err = k.load(inst); err != nil {
+			inst.end() // load's error is the one to show
+		}
+	}
+	k.mu.Lock()
+	reader := k.reader
+	k.mu.Unlock()
+	if err != nil && reader == nil {
+		reader, _ = openReader(k.fs, k.dir) // if not, the failure stands
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.opening = false
+	if err != nil {
+		k.failure, k.reader = err, reader
+		return
+	}
+	if reader != nil {
+		k.reader = nil
+		k.ending.Go(func() { reader.end() }) // it was only read
+	}
+	k.inst, k.failure = inst, nil
+	k.logger.Info("the KV works again")
 }
 
 // use runs f on an instance. An error of the instance is the result, whatever f
 // says.
-func (k *kv) use(ctx context.Context, f func(*instance) error) (err error) {
+func (k *kv) use(ctx context.Context, write bool, f func(*instance) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	inst, err := k.acquire()
+	inst, err := k.acquire(write)
 	if err != nil {
 		return err
 	}
@@ -170,7 +237,7 @@ func (k *kv) use(ctx context.Context, f func(*instance) error) (err error) {
 			inst.panicked.Store(true)
 			inst.fs.fail(fmt.Errorf("panic in Pebble: %v", r))
 		}
-		if failed := inst.fs.failed(); failed != nil {
+		if failed := inst.failed(); failed != nil {
 			err = fmt.Errorf("the KV has failed: %w", failed)
 		}
 	}()

@@ -311,7 +311,7 @@ func (j *journal) writeFrame(f frame, data []byte) (int64, error) {
 	}
 	b := j.buf[:min(size, bufferMax)]
 	f.sum = crc32.Checksum(data, castagnoli)
-	f.put(b, j.segments[len(j.segments)-1].head.salt)
+	f.put(b, j.segments[len(j.segments)-1].head.seed)
 	off, used := j.off, frameHead
 	for {
 		n := copy(b[used:], data)
@@ -634,7 +634,10 @@ func (j *journal) close() error {
 func (j *journal) stats(s *store.Stats) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s.Err = j.err
+	// Who waits with the next Append until there is room must see that there is.
+	if !errors.Is(j.err, syscall.ENOSPC) || j.space(0) != nil {
+		s.Err = j.err
+	}
 	s.JournalRecords = uint64(j.next - j.firstLocked())
 	for _, seg := range j.segments {
 		s.JournalBytes += seg.size

@@ -50,17 +50,22 @@ type kv struct {
 	writing sync.Mutex
 	rev     store.Rev // the last one given out; guarded by writing
 
-	mu      sync.Mutex // guards inst, failure, tried, closed, and openings
+	mu      sync.Mutex // guards those up to closed; no I/O is done under it
 	inst    *instance  // nil: out of service, or closed
+	reader  *instance  // what is read while inst is nil; nil: nothing can be read
+	retired *cutoff    // of the instance before
 	failure error
+	opening bool // somebody tries to open it anew
 	tried   time.Time
-	every   atomic.Int64 // reopenEvery
 	closed  bool
-	ending  sync.WaitGroup // instances that have been given up
+
+	every  atomic.Int64   // reopenEvery
+	ending sync.WaitGroup // an opening, and instances that have been given up
 
 	feed    feed
 	written atomic.Uint64
-	bytes   atomic.Int64  // on disk
+	bytes   atomic.Int64  // on disk, when sized
+	sized   time.Time     // housekeeping's own
 	expires atomic.Int64  // nothing expires before; Unix milliseconds
 	stored  atomic.Uint64 // the revision found at the last opening
 }
@@ -108,11 +113,17 @@ func (k *kv) load(inst *instance) error {
 
 func (k *kv) close() error {
 	k.mu.Lock()
-	inst := k.inst
-	k.inst, k.closed = nil, true
+	k.closed = true
 	k.mu.Unlock()
 	k.feed.interrupt()
 	k.ending.Wait()
+	k.mu.Lock()
+	inst, reader := k.inst, k.reader
+	k.inst, k.reader = nil, nil
+	k.mu.Unlock()
+	if reader != nil {
+		reader.end() // it was only read
+	}
 	if inst == nil {
 		return nil
 	}
@@ -125,23 +136,31 @@ func (k *kv) close() error {
 func (k *kv) stats(s *store.Stats) {
 	s.KVBytes = k.bytes.Load()
 	s.WrittenBytes += k.written.Load()
+	if err := k.healthy(); err != nil && s.Err == nil {
+		s.Err = err
+	}
+}
+
+// healthy says why nothing can be changed at present.
+func (k *kv) healthy() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return store.ErrClosed
+	}
 	err := k.failure
 	if k.inst != nil {
-		err = k.inst.fs.failed()
+		err = k.inst.failed()
 	}
-	if s.Err == nil && err != nil {
-		s.Err = fmt.Errorf("the KV is out of service: %w", err)
+	if err != nil {
+		return fmt.Errorf("the KV is out of service: %w", err)
 	}
-	if k.closed {
-		s.Err = store.ErrClosed
-	}
+	return nil
 }
 
 // Get implements [store.KV].
 func (k *kv) Get(ctx context.Context, key string) (e store.Entry, err error) {
-	err = k.use(ctx, func(inst *instance) error {
+	err = k.use(ctx, false, func(inst *instance) error {
 		e, err = get(inst.db, key, time.Now())
 		return err
 	})
@@ -197,7 +216,7 @@ func parseValue(b []byte) (value, error) {
 
 // List implements [store.KV].
 func (k *kv) List(ctx context.Context, prefix, after string, limit int) (found []store.Entry, err error) {
-	err = k.use(ctx, func(inst *instance) error {
+	err = k.use(ctx, false, func(inst *instance) error {
 		found, err = list(ctx, inst.db, prefix, after, limit)
 		return err
 	})
@@ -335,7 +354,7 @@ func (k *kv) change(ctx context.Context, ops []store.Op, f func(*change) error) 
 	if err := k.checkOps(ops); err != nil {
 		return err
 	}
-	return k.use(ctx, func(inst *instance) error {
+	return k.use(ctx, true, func(inst *instance) error {
 		batch, err := k.apply(inst, k.write, f)
 		if err != nil || batch == nil {
 			return err

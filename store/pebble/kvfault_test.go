@@ -139,8 +139,8 @@ func noGoroutinesLeft(t *testing.T, before int) {
 	t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
 }
 
-// TestKVOutOfService looks at the time in between: all calls say so, once a second
-// the KV is tried, and a watcher begins again.
+// TestKVOutOfService looks at the time in between: writes say so, reads go on, once
+// a second the KV is tried, and a watcher begins again.
 func TestKVOutOfService(t *testing.T) {
 	fs := &faultFS{FS: vfs.NewMem()}
 	e, err := Open("data", Options{FS: fs})
@@ -176,13 +176,24 @@ func TestKVOutOfService(t *testing.T) {
 	if !errors.Is(err, syscall.EIO) {
 		t.Fatalf("Put on a broken disk: %v, expected EIO", err)
 	}
+	for tries := 0; ; tries++ { // until it is opened for reading
+		if _, err := e.KV().Get(ctx, "a"); err == nil {
+			break
+		} else if !errors.Is(err, syscall.EIO) || tries > 1000 {
+			t.Fatalf("Get while nothing can be written: %v", err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 	for range 100 {
-		if _, err := e.KV().Get(ctx, "a"); !errors.Is(err, syscall.EIO) {
-			t.Fatalf("Get while out of service: %v, expected EIO", err)
+		if _, err := e.KV().Put(ctx, "b", nil, store.PutOptions{}); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("Put while out of service: %v, expected EIO", err)
+		}
+		if got, err := e.KV().Get(ctx, "a"); err != nil || string(got.Value) != "1" {
+			t.Fatalf("Get while nothing can be written: %q, %v", got.Value, err)
 		}
 	}
 	if n := tries.Load(); n > 10 {
-		t.Fatalf("%d changes tried on a broken disk by 100 calls, expected one or two openings", n)
+		t.Fatalf("%d changes tried on a broken disk by 200 calls, expected one or two openings", n)
 	}
 	if err := e.Stats().Err; !errors.Is(err, syscall.EIO) {
 		t.Fatalf("Stats().Err = %v, expected EIO", err)

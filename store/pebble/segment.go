@@ -141,7 +141,7 @@ func (s scanned) judge(w *window, h segmentHead) (scanned, error) {
 // tornBytes is how much of an unfinished record can be there.
 func (s scanned) tornBytes(w *window, h segmentHead) int64 {
 	b, err := w.at(s.end, frameHead)
-	if f, ok := parseFrame(b, h.salt); err == nil && ok {
+	if f, ok := parseFrame(b, h.seed); err == nil && ok {
 		return min(frameHead+int64(f.n), w.size-s.end)
 	}
 	return 0
@@ -157,7 +157,7 @@ func readFrame(w *window, h segmentHead, off int64) (f frame, what string, err e
 	if err != nil {
 		return frame{}, "", err
 	}
-	f, ok := parseFrame(b, h.salt)
+	f, ok := parseFrame(b, h.seed)
 	if !ok {
 		return frame{}, badHead, nil
 	}
@@ -184,7 +184,7 @@ func findLater(w *window, h segmentHead, s scanned) (store.Pos, error) {
 		if err != nil {
 			return 0, err
 		}
-		f, ok := parseFrame(b, h.salt)
+		f, ok := parseFrame(b, h.seed)
 		if ok && (f.pos > s.next || f.pos == s.next && f.kind == kindSeal) {
 			found = max(found, f.pos)
 		}

@@ -147,7 +147,7 @@ func (t *tail) readHead() (frame, error) {
 	if _, err := t.file.ReadAt(b[:], t.off); err != nil && !errors.Is(err, io.EOF) {
 		return frame{}, t.damaged(t.off, err.Error())
 	}
-	f, ok := parseFrame(b[:], t.head.salt)
+	f, ok := parseFrame(b[:], t.head.seed)
 	if !ok {
 		return frame{}, t.damaged(t.off, badHead)
 	}

@@ -200,7 +200,7 @@ func (k *kv) open(ctx context.Context) error {
 // present subscribes to the feed and lists what is there, in the order of
 // revisions.
 func (k *kv) present(ctx context.Context, prefix string, from store.Rev) (r *reader, found []news, err error) {
-	err = k.use(ctx, func(inst *instance) error {
+	err = k.use(ctx, true, func(inst *instance) error {
 		r, found, err = k.subscribe(inst, prefix, from)
 		return err
 	})
