@@ -67,6 +67,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{"bench fanin --subs 3", "one subscriber"},
 		{"bench pairs --size 5", "whole number from 20"},
 		{"bench everything", "unknown command"},
+		{"sub -t a -W 0", "a span of time above 0"},
+		{"pub -t a -m x -W 0", "a span of time above 0"},
+		{"pub -t a -m x -D publish topic-alias 0", "whole number from 1 to 65535"},
+		{"pub -t a -m x --max-inflight 0", "whole number from 1 to 65535"},
+		{"serve --listen mqtt://127.0.0.1:70000 --open", "port 70000"},
 	} {
 		code, _, stderr := run(t, strings.Fields(test.args)...)
 		if code != cli.ExitUsage || !strings.Contains(stderr, test.want) {
@@ -91,7 +96,37 @@ func TestNoBroker(t *testing.T) {
 	}
 }
 
+// TestEveryScenarioTakesTheSameFlags runs all scenarios as one script would: what
+// does not apply to one is taken all the same.
+func TestEveryScenarioTakesTheSameFlags(t *testing.T) {
+	for _, name := range []string{"pairs", "fanin", "fanout", "connect", "idle"} {
+		code, _, stderr := run(t, strings.Fields("bench "+name+" -h 127.0.0.1 -p 1 --qos 1 --size 64 --duration 1s --json")...)
+		if code != cli.ExitFailed || !strings.Contains(stderr, "refused") {
+			t.Errorf("bench %s: exit code %d, stderr %q, want a refused connection", name, code, stderr)
+		}
+	}
+}
+
+// TestMosquittoFlags gives flags of mosquitto's clients that matter little here:
+// scripts have them.
+func TestMosquittoFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"pub -h 127.0.0.1 -p 1 -t a -m x --nodelay -M 5": "refused",
+		"sub -h 127.0.0.1 -p 1 -t a --nodelay":           "refused",
+		"pub -h 127.0.0.1 -p 1 -t a -m x --quiet":        "",
+		"sub -h 127.0.0.1 -p 1 -t a --quiet":             "",
+	} {
+		code, _, stderr := run(t, strings.Fields(args)...)
+		if code != cli.ExitFailed || !strings.Contains(stderr, want) || want == "" && stderr != "" {
+			t.Errorf("fairlead %s: exit code %d, stderr %q, want %q", args, code, stderr, want)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
+	if code, out, _ := run(t, "--version"); code != 0 || !strings.HasPrefix(out, "fairlead ") {
+		t.Errorf("--version: exit code %d, %q", code, out)
+	}
 	code, out, _ := run(t, "version", "--json")
 	var v map[string]string
 	if err := json.Unmarshal([]byte(out), &v); code != 0 || err != nil || v["version"] == "" || v["go"] == "" {

@@ -147,6 +147,9 @@ func (c *Command) dispatch(ctx context.Context, env *Env, args []string) (path s
 			return path, c.printHelp(env.Stdout, path)
 		}
 		word := args[0]
+		if word == "--version" && c.find("version") != nil {
+			word = "version" // what everybody tries
+		}
 		switch {
 		case word == "help" || word == "--help" || word == "-h":
 			if len(args) > 1 && word == "help" {

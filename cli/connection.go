@@ -37,7 +37,7 @@ type Connection struct {
 	expiry          time.Duration
 	expiryGiven     bool
 	connectTimeout  time.Duration
-	debug           bool
+	debug, quiet    bool
 	tls             tlsFlags
 	will            willFlags
 	props           Properties
@@ -63,6 +63,7 @@ func (c *Connection) Flags(f *Flags, packets ...string) {
 		strings.Join(append([]string{"connect", "will"}, packets...), ", "), func(rest []string) (int, error) {
 		return c.props.take(append([]string{"connect", "will"}, packets...), rest)
 	})
+	f.Bool(&c.quiet, "quiet", "no error messages; the exit code tells")
 	f.Group("Will")
 	f.String(&c.will.topic, "will-topic", "TOPIC", "topic of the Will Message, sent if this client vanishes")
 	f.String(&c.will.payload, "will-payload", "TEXT", "payload of the Will Message; default: empty")
@@ -87,6 +88,7 @@ func (c *Connection) BrokerFlags(f *Flags) {
 	f.String(&c.user, "u,username", "USER", "User Name")
 	f.OptString(&c.password, "P,pw", "PASSWORD", "Password")
 	f.Bool(&c.debug, "d,debug", "print each packet's line on standard error")
+	f.Bool(new(bool), "nodelay", "small packets go at once: always so, the flag is for mosquitto's scripts")
 	c.tls.flags(f)
 }
 
@@ -134,8 +136,12 @@ func (c *Connection) Properties() *Properties { return &c.props }
 func (c *Connection) URLTopic() string { return c.publishedTopics }
 
 // Options turns the flags into the client's options, or says which of them
-// contradict each other: those errors are [UsageError].
+// contradict each other: those errors are [UsageError]. With --quiet, env prints
+// no errors from now on.
 func (c *Connection) Options(env *Env) (client.Options, error) {
+	if c.quiet {
+		env.Stderr = io.Discard
+	}
 	o := client.Options{
 		Version: c.Version(), ClientID: c.id, User: c.user, CleanStart: !c.keep, SessionExpiry: c.expiry,
 		KeepAlive: keepAlive(c.keepAlive), ConnectTimeout: c.connectTimeout,

@@ -118,6 +118,19 @@ func (f *Flags) Duration(v *time.Duration, names, value, help string) {
 	})
 }
 
+// Timeout adds a flag with a span of time in which something has to be done, so
+// 0 is refused.
+func (f *Flags) Timeout(v *time.Duration, names, value, help string) {
+	f.Func(names, value, help, func(s string) error {
+		d, err := ParseDuration(s)
+		if err != nil || d == 0 {
+			return fmt.Errorf("%q: expected a span of time above 0 like 10s or 500ms, or a number of seconds", s)
+		}
+		*v = d
+		return nil
+	})
+}
+
 // ParseDuration reads "10s", "1m30s" or, in seconds, "10" and "0.5". Negative
 // spans are refused.
 func ParseDuration(s string) (time.Duration, error) {

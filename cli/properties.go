@@ -27,6 +27,7 @@ type Properties struct {
 // Apply gives m the properties of -D publish.
 func (p *Properties) Apply(m *client.Message) {
 	m.Properties, m.HasExpiry, m.Expiry = p.publish.Properties, p.publish.HasExpiry, p.publish.Expiry
+	m.TopicAlias = p.publish.TopicAlias
 }
 
 // take sets one property from the arguments after -D.
@@ -112,7 +113,11 @@ var propertiesOf = map[string]map[string]setter{
 		"session-expiry-interval": inPacket(onDisconnect, number32(mqtt.SessionExpiryInterval, 0, func(p *packet.Properties) *uint32 { return &p.SessionExpiry })),
 		"user-property":           inPacket(onDisconnect, user),
 	},
-	"publish": message(onPublish),
+	"publish": with(message(onPublish), "topic-alias", func(p *Properties, v []string) error {
+		n, err := number(v[0], 1, 1<<16-1)
+		p.publish.TopicAlias = uint16(n)
+		return err
+	}),
 	"will": with(message(onWill), "will-delay-interval", func(p *Properties, v []string) error {
 		n, err := number(v[0], 0, 1<<32-1)
 		onWill(p) // make it exist

@@ -251,6 +251,35 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
+// TestNamedAliases publishes with Topic Aliases that the messages name themselves,
+// beside those that the client chooses.
+func TestNamedAliases(t *testing.T) {
+	limits := broker.DefaultLimits()
+	limits.TopicAliasMaximum = 3
+	play(t, broker.Options{Limits: &limits}, func(h *house) {
+		ctx := context.Background()
+		sub := h.client(Options{CleanStart: true})
+		h.subscribe(sub, "#", mqtt.QoS1)
+		pub := h.client(Options{CleanStart: true, TopicAliases: true})
+		for i, m := range []Message{
+			{Topic: "a", TopicAlias: 2}, {Topic: "a", TopicAlias: 2}, {Topic: "b"}, {Topic: "b"}, {Topic: "c"}, {Topic: "d"},
+			{Topic: "d", TopicAlias: 2}, {Topic: "a"}, {Topic: "d"}, {Topic: "a", TopicAlias: 1}, {Topic: "b"}, {Topic: "a"},
+		} {
+			m.Payload, m.QoS = fmt.Append(nil, i), mqtt.QoS1
+			if err := pub.Publish(ctx, m); err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+			h.receive(sub, fmt.Sprintf("%s %d qos=1", m.Topic, i))
+		}
+		var limit *LimitError
+		if err := pub.Publish(ctx, Message{Topic: "a", TopicAlias: 4}); !errors.As(err, &limit) || limit.Code != mqtt.TopicAliasInvalid {
+			t.Errorf("alias 4 of 3: %v, want %v", err, mqtt.TopicAliasInvalid)
+		}
+		pub.Disconnect(ctx)
+		sub.Disconnect(ctx)
+	})
+}
+
 // TestReceiveMaximum lets the application be slow: the broker sends no more than
 // the client has said.
 func TestReceiveMaximum(t *testing.T) {

@@ -54,7 +54,7 @@ func limitsOf(o *Options, p *packet.Properties) limits {
 	if p.Has(mqtt.MaximumPacketSize) {
 		lim.packetBytesMax = int(p.MaximumPacketSize)
 	}
-	if p.Has(mqtt.TopicAliasMaximum) && o.TopicAliases {
+	if p.Has(mqtt.TopicAliasMaximum) {
 		lim.topicAliasesMax = p.TopicAliasMaximum
 	}
 	if p.Has(mqtt.ServerKeepAlive) {
@@ -91,7 +91,9 @@ type link struct {
 	quota      int // PUBLISH packets with QoS > 0 that may still be sent [MQTT-4.9.0-2]
 	unacked    int // received, and neither PUBACK nor PUBCOMP sent
 	aliasesOut map[string]uint16
-	receipts   [3][]*receipt // by QoS: received, not acknowledged, in order
+	// aliasesNamed says that a message has named its alias itself.
+	aliasesNamed bool
+	receipts     [3][]*receipt // by QoS: received, not acknowledged, in order
 }
 
 func newLink(nc net.Conn, o *Options) *link {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 
 	"fairlead/mqtt"
@@ -25,14 +26,17 @@ type Message struct {
 	// Properties and so on.
 	Properties mqtt.Properties
 
+	// TopicAlias is the alias to use for the Topic, which stays away once the
+	// broker knows it (5.0); 0: see [Options.TopicAliases]. On a received message
+	// it is what the broker used; Topic is resolved already.
+	TopicAlias uint16
+
 	// The rest is set on received messages only.
 
 	// Dup is the DUP flag: the broker may have sent the message before.
 	Dup bool
 	// ID is the Packet Identifier; 0 for QoS 0.
 	ID mqtt.PacketID
-	// TopicAlias is the alias that the broker used; Topic is resolved already.
-	TopicAlias uint16
 	// SubscriptionIDs are the Subscription Identifiers that matched (5.0).
 	SubscriptionIDs []uint32
 
@@ -123,7 +127,7 @@ func (c *Client) checkMessage(m *Message) error {
 	if m.QoS > mqtt.QoS2 {
 		return fmt.Errorf("publish: QoS %d: expected 0, 1 or 2", m.QoS)
 	}
-	if c.options.Version < mqtt.V5 && (m.HasExpiry || len(m.Properties) > 0) {
+	if c.options.Version < mqtt.V5 && (m.HasExpiry || m.TopicAlias != 0 || len(m.Properties) > 0) {
 		return fmt.Errorf("publish: properties need MQTT 5.0, not %v", c.options.Version)
 	}
 	return nil
@@ -158,6 +162,9 @@ func (lim *limits) allow(m *Message) error {
 	}
 	if m.Retain && !lim.retain { // [MQTT-3.2.2-14]
 		return &LimitError{mqtt.RetainNotSupported, "RETAIN: the broker keeps no Retained Messages"}
+	}
+	if m.TopicAlias > lim.topicAliasesMax { // [MQTT-3.2.2-17]
+		return &LimitError{mqtt.TopicAliasInvalid, fmt.Sprintf("Topic Alias %d: the broker's Topic Alias Maximum is %d", m.TopicAlias, lim.topicAliasesMax)}
 	}
 	return nil
 }
@@ -203,7 +210,7 @@ func (c *Client) transmitLocked(d *Delivery, dup bool) (<-chan struct{}, error) 
 		Dup: dup, QoS: m.QoS, Retain: m.Retain, ID: d.id, HasExpiry: m.HasExpiry, Expiry: m.Expiry,
 		Topic: []byte(m.Topic), Properties: m.Properties, Payload: m.Payload,
 	}
-	fresh := c.aliasLocked(l, m.Topic, &p)
+	fresh := c.aliasLocked(l, m, &p)
 	wait, err := l.putRoom(&p)
 	if err != nil && fresh {
 		delete(l.aliasesOut, m.Topic) // the broker never learned it
@@ -218,20 +225,42 @@ func (c *Client) transmitLocked(d *Delivery, dup bool) (<-chan struct{}, error) 
 // knows the alias. It reports whether the alias is new. The first topics get
 // the aliases: a publisher with more topics than aliases gains nothing from
 // changing them about.
-func (c *Client) aliasLocked(l *link, name string, p *packet.Publish) (fresh bool) {
-	if l.limits.topicAliasesMax == 0 {
-		return false
-	}
-	if alias, ok := l.aliasesOut[name]; ok {
+func (c *Client) aliasLocked(l *link, m *Message, p *packet.Publish) (fresh bool) {
+	alias, known := l.aliasesOut[m.Topic]
+	switch {
+	case m.TopicAlias != 0 && m.TopicAlias != alias: // another meaning for it, or a first one
+		maps.DeleteFunc(l.aliasesOut, func(_ string, a uint16) bool { return a == m.TopicAlias })
+		alias, l.aliasesNamed = m.TopicAlias, true
+	case known:
 		p.TopicAlias, p.Topic = alias, nil
 		return false
-	}
-	if len(l.aliasesOut) >= int(l.limits.topicAliasesMax) { // [MQTT-3.2.2-17]
+	case !c.options.TopicAliases || len(l.aliasesOut) >= int(l.limits.topicAliasesMax): // [MQTT-3.2.2-17]
 		return false
+	default:
+		if alias = l.freeAlias(); alias == 0 {
+			return false
+		}
 	}
-	p.TopicAlias = uint16(len(l.aliasesOut) + 1)
-	l.aliasesOut[name] = p.TopicAlias
+	p.TopicAlias = alias
+	l.aliasesOut[m.Topic] = alias
 	return true
+}
+
+// freeAlias returns an alias that stands for nothing yet; 0: there is none.
+func (l *link) freeAlias() uint16 {
+	if !l.aliasesNamed { // they are taken in turn
+		return uint16(len(l.aliasesOut) + 1)
+	}
+	taken := make(map[uint16]bool)
+	for _, a := range l.aliasesOut {
+		taken[a] = true
+	}
+	for a := uint16(1); a <= l.limits.topicAliasesMax && a != 0; a++ {
+		if !taken[a] {
+			return a
+		}
+	}
+	return 0
 }
 
 // forgetSessionLocked goes on after the broker has lost the session: QoS 1

@@ -141,7 +141,8 @@ type client struct {
 var counter atomic.Int64
 
 func newTalk(t *testing.T, s *script, v int, transport string) *talk {
-	unique := "c" + strconv.FormatInt(int64(os.Getpid()), 36) + "x" + strconv.FormatInt(counter.Add(1), 36)
+	// The Z ends the number: else client a of number 7 were $I of number 7a.
+	unique := "c" + strconv.FormatInt(int64(os.Getpid()), 36) + "x" + strconv.FormatInt(counter.Add(1), 36) + "Z"
 	return &talk{t, s, v, transport, unique, map[string]*client{}, nil}
 }
 

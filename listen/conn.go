@@ -73,7 +73,7 @@ type socket struct {
 	net.Conn
 	raw   syscall.RawConn
 	info  *Info
-	first func(b []byte) error // looks at what comes first; nil once it has
+	first func(info *Info, b []byte) error // looks at what comes first; nil once it has
 	read  reading
 	write writing
 
@@ -153,7 +153,7 @@ func (s *socket) tryRead(fd uintptr) bool {
 		}
 		r.n = n
 		if s.first != nil && n > 0 {
-			r.err = s.first(b[:n])
+			r.err = s.first(s.info, b[:n])
 			s.first = nil
 		}
 		return true

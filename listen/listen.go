@@ -256,10 +256,10 @@ func (l *Listener) failed(nc net.Conn, err error) {
 }
 
 // firstByte looks at what a client on a plain MQTT port says first.
-func (l *Listener) firstByte(b []byte) error {
+func (l *Listener) firstByte(info *Info, b []byte) error {
 	if s := stranger(b, MQTT); s != nil {
 		l.Strange.Add(1)
-		l.quiet.warn(l.logger, s.Error(), "listener", l.o.Name)
+		l.quiet.warn(l.logger, s.Error(), "listener", l.o.Name, "remote", info.Remote)
 		return s
 	}
 	return nil
@@ -279,15 +279,18 @@ func stranger(b []byte, want Scheme) *strange {
 	switch first := b[0]; {
 	case first == 0x16 && !want.tls():
 		return &strange{"a TLS client on a port without TLS: let it use mqtts:// or wss:// with its port, or turn TLS off in the client"}
-	case first == 0x10 && want.tls():
+	case first == 0x10 && want.tls(), beginsHTTP(first) && want == WSS:
 		return &strange{"a client without TLS on a TLS port: turn TLS on in the client"}
 	case first == 0x10 && want.webSocket():
 		return &strange{"an MQTT client without WebSocket on a WebSocket port: let it use the mqtt:// port"}
-	case (first == 'G' || first == 'P' || first == 'H' || first == 'O') && !want.webSocket():
+	case beginsHTTP(first) && !want.webSocket():
 		return &strange{"an HTTP or WebSocket client on an MQTT port: let it use ws:// or wss:// with its port"}
 	}
 	return nil
 }
+
+// beginsHTTP reports whether a request may begin so: GET, POST, PUT, PATCH, HEAD, OPTIONS.
+func beginsHTTP(first byte) bool { return first == 'G' || first == 'P' || first == 'H' || first == 'O' }
 
 // pace spreads new connections over time: a bucket that holds one second's worth.
 type pace struct {

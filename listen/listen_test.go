@@ -353,6 +353,7 @@ func TestWrongProtocol(t *testing.T) {
 		{"ws://127.0.0.1:0", hello, "a TLS client on a port without TLS"},
 		{"ws://127.0.0.1:0", connect, "an MQTT client without WebSocket on a WebSocket port"},
 		{"wss://127.0.0.1:0", connect, "a client without TLS on a TLS port"},
+		{"wss://127.0.0.1:0", get, "a client without TLS on a TLS port"},
 	} {
 		t.Run(test.url[:5]+test.want, func(t *testing.T) {
 			s := serve(t, test.url)
@@ -369,8 +370,8 @@ func TestWrongProtocol(t *testing.T) {
 			} else {
 				io.Copy(io.Discard, nc) // until the broker closes
 			}
-			if !s.log.await(test.want) || s.Strange.Load() != 1 {
-				t.Errorf("log = %s, want %q", s.log.String(), test.want)
+			if !s.log.await(test.want) || s.Strange.Load() != 1 || !strings.Contains(s.log.String(), "remote="+nc.LocalAddr().String()) {
+				t.Errorf("log = %s, want %q and the client's address", s.log.String(), test.want)
 			}
 		})
 	}
@@ -445,6 +446,7 @@ func TestParseURL(t *testing.T) {
 		"mqtt://127.0.0.1:1883": "mqtt://127.0.0.1:1883", "tcp://h": "mqtt://h:1883", "ssl://[::1]:9": "mqtts://[::1]:9",
 		"ws://:8083": "ws://:8083/mqtt", "wss://h/x/y": "wss://h:8084/x/y", "unix:///run/s": "unix:///run/s",
 		"http://h": "", "mqtt://h/path": "", "mqtt://u:p@h": "", "unix://host/x": "", "": "", "mqtt://h?x": "",
+		"mqtt://h:65536": "", "mqtt://h:0": "mqtt://h:0", "mqtt://h:x": "",
 	} {
 		got, err := ParseURL(in)
 		if (err != nil) != (want == "") || err == nil && got.String() != want {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -55,12 +56,30 @@ func parseProxy1(line string, info *Info) error {
 	if len(fields) != 6 || fields[1] != "TCP4" && fields[1] != "TCP6" {
 		return fmt.Errorf("PROXY header %q: expected TCP4 or TCP6, two addresses and two ports", line)
 	}
-	from, err := netip.ParseAddrPort(net.JoinHostPort(fields[2], fields[4]))
+	from, err := proxyAddr(fields[1], fields[2], fields[4])
+	if err == nil { // the broker does not use the other one, but a header is right as a whole
+		_, err = proxyAddr(fields[1], fields[3], fields[5])
+	}
 	if err != nil {
 		return fmt.Errorf("PROXY header %q: %w", line, err)
 	}
 	info.Remote = net.TCPAddrFromAddrPort(from)
 	return nil
+}
+
+func proxyAddr(family, addr, port string) (netip.AddrPort, error) {
+	at, err := netip.ParseAddr(addr)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if at.Is4() != (family == "TCP4") {
+		return netip.AddrPort{}, fmt.Errorf("%s is not an address of %s", addr, family)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || len(port) > 1 && port[0] == '0' {
+		return netip.AddrPort{}, fmt.Errorf("port %q: expected a number from 0 to 65535", port)
+	}
+	return netip.AddrPortFrom(at, uint16(n)), nil
 }
 
 // Type-length-values of version 2 that matter here.

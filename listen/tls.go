@@ -46,7 +46,7 @@ func newTLS(ctx context.Context, s *socket, config *tls.Config) (Conn, error) {
 	if err := t.HandshakeContext(ctx); err != nil {
 		var header tls.RecordHeaderError
 		if errors.As(err, &header) {
-			if s := stranger(header.RecordHeader[:], MQTTS); s != nil {
+			if s := stranger(header.RecordHeader[:], Scheme(s.info.Scheme)); s != nil {
 				return nil, s
 			}
 		}

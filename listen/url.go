@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -62,6 +63,9 @@ func ParseURL(s string) (URL, error) {
 	port := u.Port()
 	if port == "" {
 		port = ports[scheme]
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return URL{}, fmt.Errorf("listener %q: port %s: expected a number from 0 to 65535; 0: any", s, port)
 	}
 	out := URL{Scheme: scheme, Host: net.JoinHostPort(u.Hostname(), port)}
 	if scheme.webSocket() {

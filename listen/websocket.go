@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"fairlead/mqtt/packet"
 )
@@ -33,7 +34,7 @@ const upgradeBytesMax = 16 << 10
 func (w *webSocket) upgrade(under Conn, info *Info) (Conn, error) {
 	br := bufio.NewReaderSize(io.LimitReader(under, upgradeBytesMax), 4096)
 	first, _ := br.Peek(1)
-	if s := stranger(first, Scheme(info.Scheme)); s != nil {
+	if s := stranger(first, WS); s != nil { // TLS is behind us here
 		return nil, s
 	}
 	req, err := http.ReadRequest(br)
@@ -113,6 +114,7 @@ const (
 	closeNormal      = 1000
 	closeProtocol    = 1002
 	closeUnsupported = 1003
+	closeInvalid     = 1007
 )
 
 // wsConn is a Conn that speaks WebSocket over another one. Frames are taken
@@ -129,8 +131,9 @@ type wsConn struct {
 	wmu  sync.Mutex // guards the fields below; held while something is written
 	rest []byte     // framed bytes that are taken over and not written yet
 
-	cmu     sync.Mutex // guards control
+	cmu     sync.Mutex // guards the fields below
 	control []byte     // control frames that wait for the next write
+	closing bool       // a close frame is among them or was: no frame may follow it
 }
 
 // frame is what is known of the frame that is being read.
@@ -341,37 +344,68 @@ func (c *wsConn) endFrame() error {
 	case opPing:
 		c.answer(opPong, payload)
 	case opClose:
+		if err := checkClose(payload); err != nil {
+			return err
+		}
 		c.answer(opClose, payload[:min(len(payload), 2)])
 		return io.EOF
 	}
 	return nil
 }
 
+// checkClose refuses the payload of a close frame that is none (RFC 6455, 5.5.1
+// and 7.4): it is empty, or a code that a peer may send and a text.
+func checkClose(payload []byte) error {
+	if len(payload) == 0 {
+		return nil
+	}
+	if len(payload) == 1 {
+		return &wsError{closeProtocol, "a close frame with half a code"}
+	}
+	switch code := binary.BigEndian.Uint16(payload); {
+	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
+	default:
+		return &wsError{closeProtocol, fmt.Sprintf("close code %d is reserved", code)}
+	}
+	if !utf8.Valid(payload[2:]) {
+		return &wsError{closeInvalid, "a close frame whose text is not UTF-8"}
+	}
+	return nil
+}
+
 // answer sends a control frame now if nobody is writing, else before what is
 // written next. Answers that nobody reads are limited: the latest pong counts.
+// After a close frame nothing is sent (RFC 6455, 5.5.1).
 func (c *wsConn) answer(op byte, payload []byte) {
 	c.cmu.Lock()
+	if c.closing {
+		c.cmu.Unlock()
+		return
+	}
 	if len(c.control) > 4*controlMax {
 		c.control = c.control[:0]
 	}
 	c.control = append(append(c.control, 0x80|op, byte(len(payload))), payload...)
+	c.closing = op == opClose
 	c.cmu.Unlock()
 	if !c.wmu.TryLock() {
 		return
 	}
 	defer c.wmu.Unlock()
 	if len(c.rest) == 0 {
-		c.rest = c.takeControl(c.rest)
+		c.rest, _ = c.takeControl(c.rest)
 		c.sendRest()
 	}
 }
 
-func (c *wsConn) takeControl(dst []byte) []byte {
+// takeControl appends the control frames that wait to dst. If closing, the last
+// of them, or one before, was a close frame: no data may follow.
+func (c *wsConn) takeControl(dst []byte) (out []byte, closing bool) {
 	c.cmu.Lock()
 	defer c.cmu.Unlock()
-	dst = append(dst, c.control...)
+	out = append(dst, c.control...)
 	c.control = nil
-	return dst
+	return out, c.closing
 }
 
 // goodbye tells the peer by a close frame what it has done wrong.
@@ -395,7 +429,10 @@ func (c *wsConn) TryWrite(b []byte) (int, error) {
 		}
 	}
 	buf := frameBuffers.Get().(*[]byte)
-	framed := appendFrame(c.takeControl((*buf)[:0]), b)
+	framed, closing := c.takeControl((*buf)[:0])
+	if !closing {
+		framed = appendFrame(framed, b)
+	}
 	n, err := c.Conn.TryWrite(framed)
 	if errors.Is(err, ErrWouldBlock) {
 		c.rest = slices.Clone(framed[n:])
@@ -403,6 +440,9 @@ func (c *wsConn) TryWrite(b []byte) (int, error) {
 	if cap(framed) <= 256<<10 {
 		*buf = framed
 		frameBuffers.Put(buf)
+	}
+	if closing && err == nil {
+		err = net.ErrClosed
 	}
 	if err != nil && !errors.Is(err, ErrWouldBlock) {
 		return 0, err
@@ -437,26 +477,26 @@ func (c *wsConn) sendRest() error {
 func (c *wsConn) Write(b []byte) (int, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	out := c.takeControl(c.rest)
+	out, closing := c.takeControl(c.rest)
 	c.rest = nil
-	if len(b) > 0 {
+	if len(b) > 0 && !closing {
 		out = appendFrame(out, b)
 	}
-	if _, err := c.Conn.Write(out); err != nil { // even if empty: see TryWrite underneath
+	_, err := c.Conn.Write(out) // even if empty: see TryWrite underneath
+	if err == nil && len(b) > 0 && closing {
+		err = net.ErrClosed
+	}
+	if err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// Close sends a close frame if that goes at once, and closes the connection.
+// Close sends a close frame, if none was sent and it goes at once, and closes the
+// connection.
 func (c *wsConn) Close() error {
-	if c.wmu.TryLock() {
-		if len(c.rest) == 0 {
-			c.Conn.SetWriteDeadline(time.Now().Add(closeTime))
-			c.Conn.TryWrite(binary.BigEndian.AppendUint16([]byte{0x80 | opClose, 2}, closeNormal))
-		}
-		c.wmu.Unlock()
-	}
+	c.Conn.SetWriteDeadline(time.Now().Add(closeTime))
+	c.answer(opClose, binary.BigEndian.AppendUint16(nil, closeNormal))
 	return c.Conn.Close()
 }
 

@@ -81,7 +81,24 @@ func unframeAll(in []byte, chunk int) (data, out string, err error) {
 		n, err = c.ReadLent(l)
 		all.Write(l.b[:n])
 	}
+	c.TryWrite([]byte("late"))
+	c.Close()
 	return all.String(), s.out.String(), err
+}
+
+// closeFrames counts the close frames in what a server has sent, and reports
+// whether anything follows the first.
+func closeFrames(out string) (n int, followed bool) {
+	for len(out) > 1 {
+		size := 2 + int(out[1])
+		if out[0] == 0x80|opClose {
+			n++
+		} else {
+			followed = followed || n > 0
+		}
+		out = out[min(size, len(out)):]
+	}
+	return n, followed
 }
 
 func TestFrames(t *testing.T) {
@@ -96,6 +113,12 @@ func TestFrames(t *testing.T) {
 		{"ping between fragments", string(masked(0x02, []byte("a"))) + string(masked(0x89, []byte("hi"))) + string(masked(0x80, []byte("c"))), "ac", "\x8a\x02hi", "EOF"},
 		{"pong", string(masked(0x8A, nil)) + string(masked(0x82, []byte("x"))), "x", "", "EOF"},
 		{"close", string(masked(0x88, []byte("\x03\xe8bye"))), "", "\x88\x02\x03\xe8", "EOF"},
+		{"empty close", string(masked(0x88, nil)), "", "\x88\x00", "EOF"},
+		{"ping and close", string(masked(0x89, nil)) + string(masked(0x88, []byte("\x0b\xb8"))), "", "\x8a\x00\x88\x02\x0b\xb8", "EOF"},
+		{"close with half a code", string(masked(0x88, []byte("x"))), "", "\x88\x20\x03\xea", "half a code"},
+		{"close with a reserved code", string(masked(0x88, []byte("\x03\xed"))), "", "\x88\x1d\x03\xea", "1005"},
+		{"close with a small code", string(masked(0x88, []byte("\x03\xe7"))), "", "\x88\x1c\x03\xea", "999"},
+		{"close with bad text", string(masked(0x88, []byte("\x03\xe8\xff"))), "", "\x88\x27\x03\xef", "not UTF-8"},
 		{"text", string(masked(0x81, []byte("x"))), "", "\x88", "a text frame"},
 		{"not masked", "\x82\x01x", "", "\x88", "not masked"},
 		{"reserved bit", string(masked(0xC2, []byte("x"))), "", "\x88", "reserved bit"},
@@ -110,6 +133,9 @@ func TestFrames(t *testing.T) {
 			data, out, err := unframeAll([]byte(test.in), chunk)
 			if data != test.data || !strings.HasPrefix(out, test.out) || err == nil || !strings.Contains(err.Error(), test.err) {
 				t.Errorf("%s in chunks of %d: data %.20q, out %q, %v, want %.20q, %q, %q", test.name, chunk, data, out, err, test.data, test.out, test.err)
+			}
+			if n, followed := closeFrames(out); n != 1 || followed {
+				t.Errorf("%s in chunks of %d: %d close frames in %q, more behind them: %v, want one at the end", test.name, chunk, n, out, followed)
 			}
 		}
 	}

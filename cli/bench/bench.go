@@ -88,6 +88,9 @@ func (b *settings) flags() *cli.Flags {
 	if b.shape.subs == 0 {
 		f.Int(&b.shape.pubs, "clients", "COUNT", 1, clientsMax, fmt.Sprintf("clients; default %d", b.shape.pubs))
 		b.window, b.size = 1, sizeMin
+		var unused int // one script runs all scenarios with the same flags
+		f.Int(&unused, "q,qos", "QOS", 0, 2, "no messages are sent here: of no effect")
+		f.Int(&unused, "s,size", "BYTES", sizeMin, sizeMax, "no messages are sent here: of no effect")
 	} else {
 		f.Int(&b.shape.pubs, "pubs", "COUNT", 1, clientsMax, fmt.Sprintf("publishers; default %d", b.shape.pubs))
 		f.Int(&b.shape.subs, "subs", "COUNT", 1, clientsMax, fmt.Sprintf("subscribers; default %d", b.shape.subs))

@@ -71,9 +71,9 @@ func (c *command) flags() *cli.Flags {
 	f.Bool(&c.retain, "r,retain", "the broker keeps the message for later subscribers")
 	f.Int(&c.repeat, "repeat", "COUNT", 1, math.MaxInt, "send the message COUNT times")
 	f.Duration(&c.repeatDelay, "repeat-delay", "SECONDS", "wait this long before each repetition")
-	f.Int(&c.window, "window", "COUNT", 1, 65535, "with -l: messages on their way at a time; default 1000")
+	f.Int(&c.window, "M,window,max-inflight", "COUNT", 1, 65535, "with -l: QoS 1 and 2 messages on their way at a time; default 1000")
 	f.Bool(&c.aliases, "topic-aliases", "send the topic once and then a number for it (5.0)")
-	f.Duration(&c.deadline, "W,timeout", "SECONDS", "give up after this long; exit code 27")
+	f.Timeout(&c.deadline, "W,timeout", "SECONDS", "give up after this long; exit code 27")
 	c.Connection.Flags(f, "publish", "disconnect")
 	return f
 }
@@ -108,7 +108,7 @@ func (c *command) publish(ctx context.Context, env *cli.Env, o client.Options) (
 	}
 	conn, err := client.Dial(ctx, o)
 	if err != nil {
-		return err
+		return cli.TimedOutOr(ctx, err)
 	}
 	defer func() {
 		if left := cli.Part(ctx, conn, c.Connection.Properties().Disconnect, partingTime); err == nil {

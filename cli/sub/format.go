@@ -30,9 +30,22 @@ func (c *command) printer() (printer, error) {
 	case c.format != "":
 		return compile(c.format, c.pretty)
 	case c.verbose:
-		return compile("%t %p", false)
+		return verbose, nil
 	}
 	return compile("%p", false)
+}
+
+// bare reports whether only payloads are printed.
+func (c *command) bare() bool { return c.format == "" && !c.verbose && !c.json }
+
+// verbose prints topic and payload; for an empty one it says so, as mosquitto_sub
+// does.
+func verbose(dst []byte, m *client.Message, _ time.Time) ([]byte, error) {
+	dst = append(append(dst, m.Topic...), ' ')
+	if len(m.Payload) == 0 {
+		return append(dst, "(null)"...), nil
+	}
+	return append(dst, m.Payload...), nil
 }
 
 // compile reads a format of mosquitto_sub's -F.
@@ -226,10 +239,7 @@ func (f field) text(of func(*client.Message, time.Time) string) printer {
 }
 
 func (f field) number(of func(*client.Message) (string, bool)) printer {
-	fill := byte(' ')
-	if f.zero {
-		fill = '0'
-	}
+	fill := f.fill()
 	return func(dst []byte, m *client.Message, _ time.Time) ([]byte, error) {
 		s, ok := of(m)
 		if !ok {
@@ -241,12 +251,21 @@ func (f field) number(of func(*client.Message) (string, bool)) printer {
 
 // payloadPart prints the bytes as they are.
 func payloadPart(f field) printer {
+	fill := f.fill()
 	return func(dst []byte, m *client.Message, _ time.Time) ([]byte, error) {
 		if f.width == 0 {
 			return append(dst, m.Payload...), nil
 		}
-		return f.pad(dst, string(m.Payload), ' '), nil
+		return f.pad(dst, string(m.Payload), fill), nil
 	}
+}
+
+// fill is what stands in front of a short number or payload.
+func (f field) fill() byte {
+	if f.zero {
+		return '0'
+	}
+	return ' '
 }
 
 func (f field) pad(dst []byte, s string, fill byte) []byte {
@@ -322,6 +341,10 @@ func jsonPrinter(form payloadForm, pretty bool) printer {
 }
 
 func (v *message) setPayload(form payloadForm, payload []byte) error {
+	if len(payload) == 0 {
+		v.Payload = json.RawMessage("null")
+		return nil
+	}
 	if form != payloadText && json.Valid(payload) {
 		v.Payload = payload
 		return nil

@@ -85,7 +85,7 @@ func (c *command) flags() *cli.Flags {
 	f.Int(&c.retainHandling, "retain-handling", "HOW", 0, 2, "Retained Messages: 0 send, 1 if the subscription is new, 2 never (5.0)")
 	f.Group("When to stop")
 	f.Int(&c.count, "C,count", "COUNT", 1, math.MaxInt, "exit after printing so many messages")
-	f.Duration(&c.deadline, "W,timeout", "SECONDS", "exit after this long; exit code 27")
+	f.Timeout(&c.deadline, "W,timeout", "SECONDS", "exit after this long; exit code 27")
 	f.Bool(&c.exitSubscribed, "E,exit-after-subscribe", "exit when the broker has granted the subscriptions")
 	f.Group("What to print")
 	f.Bool(&c.verbose, "v,verbose", "topic and payload")
@@ -301,6 +301,9 @@ func (s *session) take(ctx context.Context, m *client.Message) error {
 }
 
 func (s *session) write(m *client.Message) {
+	if s.bare() && len(m.Payload) == 0 {
+		return // not even an end of line, as mosquitto_sub
+	}
 	line, err := s.print(s.line[:0], m, time.Now())
 	if err != nil {
 		fmt.Fprintf(s.env.Stderr, "fairlead sub: topic %s: %v\n", m.Topic, err)
