@@ -64,8 +64,10 @@ func (s *subscriber) leave(c *conn, why error, p session.Plan) {
 	if s.due(now) {
 		return
 	}
-	if s.state.SharesAny() {
-		b.reshare(s, s.unshare(""), true)
+	for sub := range s.state.Subscriptions() {
+		if sub.Filter.Shared() && b.router.share(sub.Filter.String()).present(s) {
+			b.reshare(s, s.unshare(sub.Filter.String()), true)
+		}
 	}
 }
 
@@ -92,16 +94,13 @@ func (s *subscriber) rested() {
 // due does what is due at the time now and sets the timer for the rest. It
 // reports whether the Session has ended.
 func (s *subscriber) due(now time.Time) bool {
-	if !s.endsAt.IsZero() && !now.Before(s.endsAt) {
-		if s.end() == nil {
+	var err error
+	if s.over(now) {
+		if err = s.end(); err == nil {
 			return true
 		}
-		s.endsAt = now.Add(retryEvery)
-	}
-	if s.will != nil && !now.Before(s.willAt) {
-		if s.publishWill() != nil {
-			s.willAt = now.Add(retryEvery)
-		}
+	} else if s.will != nil && !now.Before(s.willAt) {
+		err = s.publishWill()
 		s.rested()
 	}
 	next := s.endsAt
@@ -112,12 +111,21 @@ func (s *subscriber) due(now time.Time) bool {
 		s.stopTimer()
 		return false
 	}
+	wait := next.Sub(now)
+	if err != nil {
+		wait = retryEvery
+	}
 	if s.timer == nil {
-		s.timer = time.AfterFunc(next.Sub(now), s.wake)
+		s.timer = time.AfterFunc(wait, s.wake)
 		return false
 	}
-	s.timer.Reset(next.Sub(now))
+	s.timer.Reset(wait)
 	return false
+}
+
+// over reports whether the Session's time is over, be it that it could not end.
+func (s *subscriber) over(now time.Time) bool {
+	return !s.endsAt.IsZero() && !now.Before(s.endsAt)
 }
 
 // wake is what the timer calls.
@@ -205,7 +213,7 @@ func (s *subscriber) endLocked() {
 	lost := n + s.state.InFlight()
 	if s.recorded {
 		b.committer.later(&journal.Op{Kind: journal.End, Client: s.state.ID})
-		b.keeper.forget(goneSession{s.state.ID, s.deleted, s.nextChunk})
+		b.keeper.forget(goneSession{s.state.ID, s.nextChunk > 0 || s.strays})
 	}
 	s.mu.Unlock()
 	b.queued.Add(int64(-bytes))

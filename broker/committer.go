@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -58,6 +59,7 @@ type ticket struct {
 	count int
 	steps []step
 	taken map[mqtt.PacketID]struct{} // QoS 2 messages among the steps
+	open  int                        // QoS 1 and 2 messages among the steps
 	done  chan error                 // nil: nobody waits
 }
 
@@ -102,7 +104,7 @@ func (t *ticket) release() {
 	}
 	clear(t.steps)
 	clear(t.taken)
-	t.ops, t.count, t.steps = t.ops[:0], 0, t.steps[:0]
+	t.ops, t.count, t.open, t.steps = t.ops[:0], 0, 0, t.steps[:0]
 	ticketPool.Put(t)
 }
 
@@ -114,7 +116,8 @@ func (t *ticket) add(op *journal.Op) int {
 }
 
 // take notes that the ticket holds a QoS 2 message with this Packet Identifier, has
-// asks for it, and waiting says how many it holds. A nil ticket holds none.
+// asks for it, and waiting says how many QoS 1 and 2 messages it holds. A nil ticket
+// holds none.
 func (t *ticket) take(id mqtt.PacketID) {
 	if t.taken == nil {
 		t.taken = make(map[mqtt.PacketID]struct{})
@@ -131,7 +134,7 @@ func (t *ticket) waiting() int {
 	if t == nil {
 		return 0
 	}
-	return len(t.taken)
+	return t.open
 }
 
 // full reports whether the ticket is as large as a record.
@@ -330,25 +333,26 @@ func (c *committer) recycle(r *record) {
 }
 
 // failed gives a record back that could not be appended: those who wait are told,
-// the rest is tried again.
+// the rest is tried again. Those who wait for their turn are told as well: what is
+// tried again stands before them, and may fill one record after the other.
 func (c *committer) failed(r *record, err error) {
 	c.mu.Lock()
-	var again []*ticket
-	for _, t := range r.tickets {
+	var again, told []*ticket
+	for _, t := range slices.Concat(r.tickets, c.tickets) {
 		if t.done == nil {
 			again = append(again, t)
+		} else {
+			told = append(told, t)
 		}
 	}
-	c.tickets = append(again, c.tickets...)
+	c.tickets = again
 	c.retryAt = c.broker.now().Add(retryEvery)
 	c.mu.Unlock()
 	for _, m := range r.marks {
 		m.to.unpackMarks(m.list)
 	}
-	for _, t := range r.tickets {
-		if t.done != nil {
-			t.done <- err
-		}
+	for _, t := range told {
+		t.done <- err
 	}
 	c.recycle(r)
 }
@@ -425,10 +429,10 @@ func (b *Broker) take(w *work, s *step, number uint64) {
 		return
 	}
 	s.message.Number = number
-	s.reached = b.carry(w, s)
 	if s.qos == mqtt.QoS2 && s.id != 0 {
-		s.from.take(s.id, number)
+		s.from.take(s.id) // first: a checkpoint may see that its Session has the message
 	}
+	s.reached = b.carry(w, s)
 	if s.will != nil {
 		s.will.mu.Lock()
 		s.will.rest.will, s.will.rest.willAt = nil, time.Time{}

@@ -91,7 +91,9 @@ func (c *conn) read() error {
 			err = c.overdue(time.Now())
 		} else if n > 0 {
 			c.lastRead = time.Now()
-			err = errors.Join(c.batch(n), err)
+			if e := c.batch(n); e != nil {
+				err = e
+			}
 		}
 		if err != nil {
 			return err
@@ -283,6 +285,7 @@ func (c *conn) finish(err error) {
 	if c.session != nil {
 		c.session.leave(c, err, plan)
 	}
+	c.reader.Release()
 	close(c.done)
 }
 
@@ -317,6 +320,9 @@ func (c *conn) farewell(err error) {
 // reasonOf returns the Reason Code of an error that is a violation, or the
 // broker's own decision; false if the peer or the network ended the connection.
 func reasonOf(err error) (mqtt.ReasonCode, bool) {
+	if err == nil || err == errDisconnected || err == io.EOF {
+		return 0, false // as most connections end
+	}
 	var malformed *packet.Error
 	if errors.As(err, &malformed) {
 		return malformed.Reason, true

@@ -235,7 +235,6 @@ func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
 	}
 	c.greeting = nil
 	c.reader.MaxBytes = int(b.limits.PacketBytes)
-	b.Connected.Add(1)
 	b.logger.Debug("client connected", "client", l.ID, "version", l.Version, "remote", c.nc.RemoteAddr(), "clean_start", l.CleanStart)
 	c.linger = linger
 	return c.nc.SetReadDeadline(c.lingerUntil(c.lastRead))
@@ -309,7 +308,7 @@ func (s *subscriber) record(l *session.Link, present bool) error {
 			s.durable = l.Expiry > 0
 		}
 		s.recorded, s.number = true, number
-		s.hold = s.holds
+		s.state.Expiry = l.Expiry // a checkpoint may come before begin
 		s.rest = rest{online: true, will: l.Will}
 		s.dirtyLocked()
 	}, op)
@@ -339,6 +338,9 @@ func (b *Broker) find(id mqtt.ClientID) (*subscriber, error) {
 		return nil, violation(mqtt.QuotaExceeded, "the broker has %d sessions, as many as it may", most)
 	}
 	s := &subscriber{broker: b}
+	if b.committer != nil {
+		s.hold = s.holds
+	}
 	s.state.ID = id
 	b.sessions[id] = s
 	b.Sessions.Add(1)
@@ -355,7 +357,7 @@ func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 	if s.isGone() {
 		return false, false, nil
 	}
-	if l.CleanStart && s.past() {
+	if s.past() && (l.CleanStart || s.over(s.broker.now())) {
 		if err := s.end(); err != nil {
 			return false, false, &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
 		}
@@ -376,6 +378,7 @@ func (s *subscriber) begin(c *conn, l *session.Link, ack *packet.Connack) error 
 	defer s.mu.Unlock()
 	s.state.Connect(l)
 	c.session = s
+	s.broker.Connected.Add(1) // leave takes it back
 	b, err := c.append(c.bytes(), ack)
 	if err != nil {
 		return err
@@ -449,8 +452,6 @@ func answerVersion(err error) mqtt.Version {
 		return 0
 	}
 	switch level := e.Level & 0x7F; { // bridges of Mosquitto set the highest bit
-	case level == 0:
-		return 0
 	case level >= byte(mqtt.V5):
 		return mqtt.V5
 	case e.Reason == mqtt.UnsupportedProtocolVersion:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -47,8 +48,8 @@ type keeper struct {
 
 // goneSession is a Session that has ended and stands in the KV.
 type goneSession struct {
-	id          mqtt.ClientID
-	first, next uint64 // its chunks
+	id     mqtt.ClientID
+	chunks bool // there may be some
 }
 
 const (
@@ -171,23 +172,21 @@ func (k *keeper) tryCheckpoint(ctx context.Context) error {
 	b := k.broker
 	place := store.Pos(b.committer.place.Load())
 	number := b.committer.applied.Load()
+	if err := k.bury(ctx); err != nil {
+		return err
+	}
 	k.mu.Lock()
-	sessions, groups, gone := k.sessions, k.groups, k.gone
-	k.sessions, k.groups, k.gone = nil, nil, nil
+	sessions, groups := k.sessions, k.groups
+	k.sessions, k.groups = nil, nil
 	k.mu.Unlock()
 	topics := b.retained.takeDirty()
-	if place == k.place && len(sessions)+len(groups)+len(gone)+len(topics) == 0 {
+	if place == k.place && len(sessions)+len(groups)+len(topics) == 0 {
 		return nil
 	}
 	w := &kvWriter{ctx: ctx, kv: k.kv}
-	for _, g := range gone {
-		w.add(store.Op{Key: sessionKey(g.id), Delete: true})
-		if g.next > g.first {
-			w.add(store.Op{Key: chunkKey(g.id, g.first), Delete: true, DeleteTo: chunkKey(g.id, g.next)})
-		}
-	}
 	for _, s := range sessions {
 		k.spillBefore(ctx, s)
+		k.dropStrays(w, s)
 		s.write(w)
 	}
 	for _, g := range groups {
@@ -200,7 +199,8 @@ func (k *keeper) tryCheckpoint(ctx context.Context) error {
 		_, w.err = k.kv.Put(ctx, checkpointKey, v, store.PutOptions{})
 	}
 	if w.err != nil {
-		k.again(sessions, groups, gone)
+		w.undo()
+		k.again(sessions, groups)
 		b.retained.putBack(topics)
 		return w.err
 	}
@@ -216,7 +216,7 @@ func (k *keeper) tryCheckpoint(ctx context.Context) error {
 }
 
 // again puts what could not be written on the list for the next time.
-func (k *keeper) again(sessions []*subscriber, groups []*group, gone []goneSession) {
+func (k *keeper) again(sessions []*subscriber, groups []*group) {
 	for _, s := range sessions {
 		s.mu.Lock()
 		s.dirtyLocked()
@@ -227,18 +227,87 @@ func (k *keeper) again(sessions []*subscriber, groups []*group, gone []goneSessi
 		g.dirtyLocked(k)
 		g.mu.Unlock()
 	}
+}
+
+// bury deletes what Sessions that have ended have left in the KV. It comes before
+// anything is written for other Sessions: one of them may have the same Client
+// Identifier, and so the same keys.
+func (k *keeper) bury(ctx context.Context) error {
+	gone := k.takeGone()
+	w := &kvWriter{ctx: ctx, kv: k.kv}
+	for _, g := range gone {
+		w.add(store.Op{Key: sessionKey(g.id), Delete: true})
+		if g.chunks {
+			w.add(store.Op{Key: chunkKey(g.id, 0), Delete: true, DeleteTo: chunkKey(g.id, math.MaxUint64)})
+		}
+	}
+	if w.flush(); w.err != nil {
+		k.mu.Lock()
+		k.gone = append(gone, k.gone...)
+		k.mu.Unlock()
+	}
+	return w.err
+}
+
+func (k *keeper) takeGone() []goneSession {
 	k.mu.Lock()
-	k.gone = append(gone, k.gone...)
-	k.mu.Unlock()
+	defer k.mu.Unlock()
+	gone := k.gone
+	k.gone = nil
+	return gone
+}
+
+// dropStrays deletes, once after a start, chunks behind the queue of the Session:
+// a crash came between them and what would have told of them.
+func (k *keeper) dropStrays(w *kvWriter, s *subscriber) {
+	s.mu.Lock()
+	strays, next := s.strays && !s.gone, s.nextChunk
+	s.mu.Unlock()
+	if !strays {
+		return
+	}
+	after := ""
+	if next > 0 {
+		after = chunkKey(s.state.ID, next-1)
+	}
+	found, err := k.kv.List(w.ctx, chunkKeys(s.state.ID), after, 1)
+	if err != nil {
+		return // the next time
+	}
+	if len(found) > 0 {
+		w.add(store.Op{Key: chunkKey(s.state.ID, next), Delete: true, DeleteTo: chunkKey(s.state.ID, math.MaxUint64)})
+		w.flush() // before a spill writes there
+	}
+	if w.err == nil {
+		s.mu.Lock()
+		s.strays = false
+		s.mu.Unlock()
+	}
 }
 
 // kvWriter gathers changes into batches. After an error it does nothing more.
 type kvWriter struct {
-	ctx   context.Context
-	kv    store.KV
-	ops   []store.Op
-	bytes int
-	err   error
+	ctx     context.Context
+	kv      store.KV
+	ops     []store.Op
+	bytes   int
+	err     error
+	deletes []deletes // of chunks, among all that has been added
+}
+
+// deletes are those of the chunks from the given one on of a Session.
+type deletes struct {
+	of   *subscriber
+	from uint64
+}
+
+// undo notes that nothing may have come of the deletes.
+func (w *kvWriter) undo() {
+	for _, d := range w.deletes {
+		d.of.mu.Lock()
+		d.of.deleted = min(d.of.deleted, d.from)
+		d.of.mu.Unlock()
+	}
 }
 
 func (w *kvWriter) add(op store.Op) {
@@ -268,7 +337,11 @@ const (
 
 func sessionKey(id mqtt.ClientID) string { return sessionPrefix + string(id) }
 
-// chunkKey is the key of a queue's n-th chunk. A Client Identifier holds no U+0000.
+// chunkKeys is what the keys of a queue's chunks begin with. A Client Identifier
+// holds no U+0000.
+func chunkKeys(id mqtt.ClientID) string { return chunkPrefix + string(id) + "\x00" }
+
+// chunkKey is the key of a queue's n-th chunk.
 func chunkKey(id mqtt.ClientID, n uint64) string {
 	b := make([]byte, 0, len(chunkPrefix)+len(id)+9)
 	b = append(append(append(b, chunkPrefix...), id...), 0)
@@ -285,10 +358,11 @@ func (s *subscriber) write(w *kvWriter) {
 	}
 	image := s.imageLocked()
 	from, to := s.deleted, s.firstChunk
-	s.deleted = to // if this batch fails, orphans remain until the Session's end
+	s.deleted = to
 	s.mu.Unlock()
 	w.add(store.Op{Key: sessionKey(image.Client), Value: journal.AppendSession(nil, image)})
 	if from < to {
+		w.deletes = append(w.deletes, deletes{s, from})
 		w.add(store.Op{Key: chunkKey(image.Client, from), Delete: true, DeleteTo: chunkKey(image.Client, to)})
 	}
 }
@@ -406,7 +480,10 @@ func (k *keeper) spill(ctx context.Context, s *subscriber) {
 			rest = rest[n:]
 			next++
 		}
-		err := k.kv.Batch(ctx, ops)
+		err := k.bury(ctx)
+		if err == nil {
+			err = k.kv.Batch(ctx, ops)
+		}
 		s.mu.Lock()
 		if err != nil {
 			s.state.Left(0)
@@ -424,8 +501,8 @@ func (k *keeper) spill(ctx context.Context, s *subscriber) {
 			k.broker.away.Add(int64(after - bytes))
 		}
 		s.nextChunk = next
-		if s.gone { // it ended meanwhile, and has told which chunks it knew
-			k.forget(goneSession{s.state.ID, next - uint64(len(ops)), next})
+		if s.gone { // it ended meanwhile, and has not told of these chunks
+			k.forget(goneSession{s.state.ID, true})
 		}
 		s.dirtyLocked()
 		if s.state.Wants() {
@@ -496,11 +573,13 @@ func (k *keeper) bringOne(s *subscriber) {
 	w := newWork(k.broker.now())
 	s.mu.Lock()
 	s.bringing = false
-	if err != nil {
+	switch {
+	case s.gone: // and its chunks may be, too
+	case err != nil:
 		lost := s.forgetAwayLocked()
 		k.broker.Outcomes[trace.DroppedDamaged].Add(uint64(lost))
 		k.broker.logger.Error("messages of a queue are lost: what is on disk is damaged", "client", s.state.ID, "messages", lost, "chunk", n, "err", err)
-	} else if !s.gone {
+	default:
 		_, before := s.state.Away()
 		s.state.Back(ds)
 		_, after := s.state.Away()
@@ -561,7 +640,9 @@ func (g *group) write(w *kvWriter, b *Broker) {
 	keep := g.durable.Load()
 	g.mu.Unlock()
 	if !keep {
-		w.add(store.Op{Key: sharePrefix + g.filter, Delete: true})
+		if now := b.router.share(g.filter); now == nil || now == g || !now.durable.Load() { // else the key is that one's
+			w.add(store.Op{Key: sharePrefix + g.filter, Delete: true})
+		}
 		return
 	}
 	slices.SortFunc(j.Queue, func(a, b journal.Delivery) int { return int(int64(a.Number - b.Number)) })

@@ -17,7 +17,7 @@ type mark struct {
 	kind  journal.Kind // Send, Receive, Release or Complete
 	id    mqtt.PacketID
 	d     session.Delivery // Send
-	whole bool             // Send: the op holds the message, because no other does
+	whole bool             // Send: the op holds the message, because no other may
 	conn  *conn            // Release: who waits for PUBCOMP
 }
 
@@ -41,9 +41,11 @@ func (s *subscriber) markLocked(m mark) {
 	}
 }
 
-// markSendLocked makes the mark of a delivery that has been taken into flight.
+// markSendLocked makes the mark of a delivery that has been taken into flight. A
+// message of a Shared Subscription goes into it whole: the group, which had it, may
+// be written without it before the Session is written with it.
 func (s *subscriber) markSendLocked(id mqtt.PacketID, d session.Delivery, whole bool) {
-	s.markLocked(mark{kind: journal.Send, id: id, d: d, whole: whole || d.Message.Number == 0})
+	s.markLocked(mark{kind: journal.Send, id: id, d: d, whole: whole || d.Message.Number == 0 || shared(d)})
 }
 
 // packMarks puts the marks of the Session into the record.

@@ -57,6 +57,9 @@ func (c *conn) commitLater(id mqtt.PacketID, m *mqtt.Message, r *route, v policy
 			}
 			s.op = w.ticket.add(&op)
 		}
+		if m.QoS > mqtt.QoS0 {
+			w.ticket.open++
+		}
 		if m.QoS == mqtt.QoS2 {
 			w.ticket.take(id)
 		}
@@ -109,13 +112,11 @@ func (c *conn) answer(s *step, failed error) error {
 	return c.refusePublish(s.id, s.qos, unkept(failed))
 }
 
-// take notes that the QoS 2 message is accepted, by the op with the given number.
-// A checkpoint may be looking.
-func (s *subscriber) take(id mqtt.PacketID, number uint64) {
+// take notes that the QoS 2 message is accepted. A checkpoint may be looking.
+func (s *subscriber) take(id mqtt.PacketID) {
 	if s.durable {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.number = max(s.number, number)
 		s.dirtyLocked()
 	}
 	s.state.Take(id)
@@ -210,8 +211,11 @@ const routesPerConn = 64
 // step asks the publisher's Session what the PUBLISH is. A QoS 2 message that
 // was accepted before only gets its PUBREC again.
 func (c *conn) step(p *packet.Publish, m *mqtt.Message) (repeated bool, err error) {
+	t := c.work.ticket
+	if p.QoS == mqtt.QoS1 {
+		err = c.session.state.Room(t.waiting())
+	}
 	if p.QoS == mqtt.QoS2 {
-		t := c.work.ticket
 		if t != nil && t.has(p.ID) {
 			repeated = true
 		} else {

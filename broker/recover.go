@@ -153,7 +153,7 @@ func readWill(w *journal.Will) *session.Will {
 // open makes an empty Session.
 func (r *recovery) open(id mqtt.ClientID, durable bool) *subscriber {
 	s := &subscriber{broker: r.b, durable: durable}
-	s.recorded, s.hold = true, s.holds
+	s.recorded, s.hold, s.strays = true, s.holds, true
 	s.state.ID = id
 	r.b.sessions[id] = s
 	r.b.Sessions.Add(1)
@@ -294,7 +294,7 @@ func (r *recovery) op(op *journal.Op) error {
 	case journal.Off:
 		s.rest.online, s.rest.willAt, s.rest.endsAt = false, op.WillAt, op.EndsAt
 		if op.WillAt.IsZero() {
-			s.rest.will = nil
+			s.rest.will, s.state.Will = nil, nil
 		}
 	case journal.End:
 		r.end(s)
@@ -309,7 +309,7 @@ func (r *recovery) op(op *journal.Op) error {
 	case journal.Complete:
 		s.state.Drop(op.ID)
 	case journal.WillDone:
-		s.rest.will, s.rest.willAt = nil, time.Time{}
+		s.rest.will, s.rest.willAt, s.state.Will = nil, time.Time{}, nil
 	}
 	return nil
 }
@@ -409,7 +409,7 @@ func (r *recovery) end(s *subscriber) {
 	r.b.away.Add(int64(-away))
 	r.b.Sessions.Add(-1)
 	s.gone = true
-	r.b.keeper.forget(goneSession{s.state.ID, s.deleted, s.nextChunk})
+	r.b.keeper.forget(goneSession{s.state.ID, true})
 	delete(r.b.sessions, s.state.ID)
 }
 

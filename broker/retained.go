@@ -19,6 +19,8 @@ type retained struct {
 	mu       sync.Mutex // guards the fields below
 	names    topic.Names[*retainedMessage]
 	bytes    int64
+	own      int // $SYS topics, which no limit counts
+	ownBytes int64
 	expiring int                 // how many have a Message Expiry Interval
 	count    uint64              // of messages ever retained
 	dirty    map[string]struct{} // topics that the next checkpoint writes; nil: without a store
@@ -60,7 +62,7 @@ func (r *retained) fits(m *mqtt.Message, lim *Limits) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	size, count := r.bytes+int64(m.Size()), r.names.Len()+1
+	size, count := r.bytes-r.ownBytes+int64(m.Size()), r.names.Len()-r.own+1
 	if old, ok := r.names.Get(m.Topic); ok {
 		size -= int64(old.message.Size())
 		count--
@@ -82,6 +84,10 @@ func (r *retained) set(m *mqtt.Message) {
 	r.count++
 	r.names.Set(m.Topic, &retainedMessage{message: m, number: r.count})
 	r.bytes += int64(m.Size())
+	if isSys(m.Topic) {
+		r.own++
+		r.ownBytes += int64(m.Size())
+	}
 	if !m.Expires.IsZero() {
 		r.expiring++
 	}
@@ -148,6 +154,10 @@ func (r *retained) write(w *kvWriter, names map[string]struct{}) {
 func (r *retained) forgetLocked(k *retainedMessage) {
 	k.gone.Store(true)
 	r.bytes -= int64(k.message.Size())
+	if isSys(k.message.Topic) {
+		r.own--
+		r.ownBytes -= int64(k.message.Size())
+	}
 	if !k.message.Expires.IsZero() {
 		r.expiring--
 	}

@@ -134,7 +134,11 @@ func (g *group) pick(not *subscriber) *target {
 	bestRank := 0
 	for i := range list {
 		t := list[(start+i)%len(list)]
-		if rank := t.to.rank(); rank > bestRank && t.to != not {
+		rank := t.to.rank()
+		if rank == 1 && t.qos == mqtt.QoS0 {
+			rank = 0 // it would get nothing
+		}
+		if rank > bestRank && t.to != not {
 			best, bestRank = t, rank
 			if rank == rankMax {
 				break
@@ -142,6 +146,21 @@ func (g *group) pick(not *subscriber) *target {
 		}
 	}
 	return best
+}
+
+// other returns a member that is not the Session, full or not; nil: there is none.
+func (g *group) other(not *subscriber) *target {
+	for _, t := range g.list() {
+		if t.to != not {
+			return t
+		}
+	}
+	return nil
+}
+
+// present reports whether a member that is not the Session is connected.
+func (g *group) present(not *subscriber) bool {
+	return g != nil && slices.ContainsFunc(g.list(), func(t *target) bool { return t.to != not && t.to.online.Load() })
 }
 
 // hasRoom reports whether some member takes one more QoS 1 or 2 message. Unlike
@@ -198,7 +217,16 @@ func (b *Broker) giveShared(f *fanout, g *group) bool {
 		}
 		outcome := t.to.acceptLocked(f, t)
 		t.to.mu.Unlock()
+		g.answered(f, t)
 		return b.delivered(f, t.to, t, outcome)
+	}
+}
+
+// answered settles the message if the member has got it, or not, at QoS 0: nobody
+// will acknowledge it.
+func (g *group) answered(f *fanout, t *target) {
+	if min(f.qos(), t.qos) == mqtt.QoS0 && f.scratch.Number != 0 {
+		g.settleOne(f.scratch.Number)
 	}
 }
 
@@ -228,31 +256,53 @@ func (b *Broker) reshare(from *subscriber, messages []session.Delivery, stays bo
 
 // reshareOne reports whether somebody has the message.
 func (b *Broker) reshareOne(w *work, from *subscriber, d session.Delivery, stays bool) bool {
-	var t *target
-	if g := b.router.share(d.Via.Share); g != nil {
-		t = g.pick(from)
-	}
-	if stays && (t == nil || !t.to.online.Load()) {
-		from.mu.Lock()
-		from.queueLocked(d)
-		if from.conn != nil {
-			from.pumpLocked(w.now)
-			from.conn.scheduleLocked(w)
+	g := b.router.share(d.Via.Share)
+	for {
+		var t *target
+		if g != nil {
+			t = g.pick(from)
 		}
-		from.mu.Unlock()
-		return true
+		if stays && (t == nil || !t.to.online.Load()) {
+			if b.giveBack(w, from, d) {
+				return true
+			}
+			stays = false // it has ended meanwhile
+		}
+		if t == nil && g != nil {
+			t = g.other(from) // it is ours: to a full member if need be
+		}
+		if t == nil {
+			return false
+		}
+		f := &w.fan
+		f.begin(nil, w)
+		f.scratch, f.kept, f.once = *d.Message, d.Message, true
+		t.to.mu.Lock()
+		if t.to.gone || !g.has(t) {
+			t.to.mu.Unlock()
+			continue
+		}
+		outcome := t.to.acceptLocked(f, t)
+		t.to.mu.Unlock()
+		g.answered(f, t)
+		b.Outcomes[trace.Moved].Add(1)
+		return b.delivered(f, t.to, t, outcome) || d.QoS == mqtt.QoS0
 	}
-	if t == nil {
+}
+
+// giveBack lets the message wait in the Session again. False: it has ended.
+func (b *Broker) giveBack(w *work, s *subscriber, d session.Delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
 		return false
 	}
-	f := &w.fan
-	f.begin(nil, w)
-	f.scratch, f.kept, f.once = *d.Message, d.Message, true
-	t.to.mu.Lock()
-	outcome := t.to.acceptLocked(f, t)
-	t.to.mu.Unlock()
-	b.Outcomes[trace.Moved].Add(1)
-	return b.delivered(f, t.to, t, outcome) || d.QoS == mqtt.QoS0
+	s.queueLocked(d)
+	if s.conn != nil {
+		s.pumpLocked(w.now)
+		s.conn.scheduleLocked(w)
+	}
+	return true
 }
 
 // unshare takes the messages out of the Session that other members of its Shared

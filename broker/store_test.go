@@ -461,3 +461,33 @@ func TestCheckpointFails(t *testing.T) {
 		sub.want(`PUBLISH r "x" retain`)
 	})
 }
+
+// TestGaugeOfRefusedClients lets clients in whose CONNACK is above what they take:
+// they count neither in nor out.
+func TestGaugeOfRefusedClients(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		for range 3 {
+			p := w.dial()
+			p.hello(mqtt.V5, "", func(c *packet.Connect) {
+				c.Properties.Mark(mqtt.MaximumPacketSize)
+				c.Properties.MaximumPacketSize = 20
+			})
+			p.want("closed")
+		}
+		synctest.Wait()
+		if n := w.b.Connected.Load(); n != 0 {
+			t.Errorf("%d clients connected, want 0", n)
+		}
+	})
+}
+
+// TestOwnTopicsTakeNoRoom counts no $SYS topic against the limit of Retained Messages.
+func TestOwnTopicsTakeNoRoom(t *testing.T) {
+	play(t, Options{SysEvery: time.Second, Limits: limits(func(l *Limits) { l.RetainedMessages = 1 })}, func(w *world) {
+		time.Sleep(2 * time.Second)
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "x", mqtt.QoS1, asRetained)
+		pub.publish("b", "x", mqtt.QoS1, asRetained)
+		pub.want("PUBACK 1 0x10 No matching subscribers", "PUBACK 2 0x97 Quota exceeded")
+	})
+}

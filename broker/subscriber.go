@@ -55,6 +55,7 @@ type kept struct {
 	// Chunks firstChunk to nextChunk-1 hold what is away of the queue; those below
 	// deleted are deleted.
 	firstChunk, nextChunk, deleted uint64
+	strays                         bool      // a crash may have left chunks beyond them
 	awaySince                      time.Time // about when the first of it was received
 }
 
@@ -173,6 +174,7 @@ func (s *subscriber) giveUpLocked(id mqtt.PacketID, d session.Delivery) {
 			s.markLocked(mark{kind: journal.Complete, id: id})
 		}
 	}
+	s.state.Unalias(d.Message.Topic)
 	s.broker.settle(d)
 }
 

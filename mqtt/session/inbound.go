@@ -76,11 +76,17 @@ func (in *Inbound) Receive(id mqtt.PacketID, pending int) (repeated bool, err er
 	if in.taken.has(id) {
 		return true, nil
 	}
+	return false, in.Room(pending)
+}
+
+// Room refuses a QoS 1 or 2 message beyond the Receive Maximum; pending is how many
+// are neither acknowledged nor taken.
+func (in *Inbound) Room(pending int) error {
 	// Only 5.0 knows the limit; the set itself can't outgrow 65,535 identifiers.
 	if in.v5 && in.taken.len()+pending >= int(in.receiveMax) { // [MQTT-3.3.4-7]
-		return false, violation(mqtt.ReceiveMaximumExceeded, "more than %d QoS 2 messages under way", in.receiveMax)
+		return violation(mqtt.ReceiveMaximumExceeded, "more than %d QoS 1 and 2 messages under way", in.receiveMax)
 	}
-	return false, nil
+	return nil
 }
 
 // Take notes that the QoS 2 message is accepted. Until [Inbound.Release], the

@@ -365,6 +365,14 @@ func (o *Outbound) Alias(name string) (alias uint16, known bool) {
 	return alias, false
 }
 
+// Unalias forgets the alias that the latest PUBLISH may have introduced for the
+// Topic Name, because the Client has not got it.
+func (o *Outbound) Unalias(name string) {
+	if a := o.aliases[name]; a > 0 && int(a) == len(o.aliases) {
+		delete(o.aliases, name)
+	}
+}
+
 // aliasWorth is the shortest Topic Name, in bytes, that an alias makes shorter:
 // the property takes three.
 const aliasWorth = 4

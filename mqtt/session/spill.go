@@ -236,7 +236,13 @@ func (o *Outbound) Resumed(id mqtt.PacketID, ref uint64, d Delivery) bool {
 			i++
 		}
 		if i == o.queue.len() {
-			return false
+			if o.away > 0 || o.tail.len() == 0 {
+				return false
+			}
+			for o.tail.len() > 0 {
+				o.queue.push(o.tail.pop())
+			}
+			return o.Resumed(id, ref, d)
 		}
 		d = o.queue.cut(i)
 		o.bytes -= d.Message.Size()
@@ -244,8 +250,24 @@ func (o *Outbound) Resumed(id mqtt.PacketID, ref uint64, d Delivery) bool {
 			o.shares--
 		}
 	}
+	if o.flight.fill(id, d) {
+		return true
+	}
 	next := o.flight.tail
 	return o.restoreFlight(Held{Seq: next + (uint64(id)-1+ids-next%ids)%ids, Delivery: d})
+}
+
+// fill puts a message into the place within the window that its Packet Identifier
+// had: those behind it may have been written down before it was on record. False:
+// there is no such place.
+func (f *flight) fill(id mqtt.PacketID, d Delivery) bool {
+	seq := f.head + (uint64(id)-1+ids-f.head%ids)%ids
+	if f.n == 0 || seq >= f.tail {
+		return false
+	}
+	*f.at(seq) = inFlight{Delivery: d, state: sent}
+	f.n++
+	return true
 }
 
 // Cut takes the message with the number ref out of what waits here.

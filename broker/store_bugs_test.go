@@ -1,0 +1,387 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"fairlead/journal"
+	"fairlead/mqtt"
+	"fairlead/mqtt/packet"
+	"fairlead/trace"
+)
+
+// Each test here plays what has once gone wrong.
+
+var errDisk = errors.New("write: input/output error")
+
+// drain takes all that comes, acknowledges it for good, and returns the payloads.
+func (p *peer) drain() (got []string) {
+	p.w.Helper()
+	for {
+		line := p.next()
+		var topic, payload string
+		var q, id int
+		switch n, _ := fmt.Sscanf(line, "PUBLISH %s %q qos=%d id=%d", &topic, &payload, &q, &id); {
+		case n >= 2:
+			got = append(got, payload)
+			if q == 1 {
+				p.send(&packet.Puback{ID: mqtt.PacketID(id)})
+			} else if q == 2 {
+				p.send(&packet.Pubrec{ID: mqtt.PacketID(id)})
+			}
+		case strings.HasPrefix(line, "PUBREL"):
+			fmt.Sscanf(line, "PUBREL %d", &id)
+			p.send(&packet.Pubcomp{ID: mqtt.PacketID(id)})
+		case line == "silence":
+			return got
+		default:
+			p.w.Fatalf("got %q, want a message", line)
+		}
+	}
+}
+
+// wantAll checks all that comes, in any order, each once.
+func (p *peer) wantAll(want ...string) {
+	p.w.Helper()
+	got := p.drain()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		p.w.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// wantFilled checks that what fill has published comes in its order.
+func (p *peer) wantFilled(n int) {
+	p.w.Helper()
+	got := p.drain()
+	if len(got) != n {
+		p.w.Errorf("got %d messages, want %d", len(got), n)
+	}
+	for i, payload := range got {
+		if !strings.HasPrefix(payload, fmt.Sprint(i, " ")) {
+			p.w.Fatalf("message %d: got %.5q", i, payload)
+		}
+	}
+}
+
+// chunks lists the chunks that are in the KV.
+func (w *world) chunks() (keys []string) {
+	w.Helper()
+	es, err := w.o.Store.KV().List(w.Context(), chunkPrefix, "", 1000)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, e := range es {
+		keys = append(keys, e.Key)
+	}
+	return keys
+}
+
+// fill publishes n messages of a KiB for a session that is to keep them.
+func (w *world) fill(topic string, n int) {
+	w.Helper()
+	pub := w.connect(mqtt.V5, "filler")
+	for i := range n {
+		pub.publish(topic, fmt.Sprintf("%d %s", i, strings.Repeat("x", 1000)), mqtt.QoS1)
+		pub.want(fmt.Sprintf("PUBACK %d 0x00 Success", pub.nextID))
+	}
+	pub.close()
+}
+
+// TestNewSessionKeepsItsChunks begins a Session anew whose queue was on disk: the
+// queue of the new one goes to the same keys, and stays there.
+func TestNewSessionKeepsItsChunks(t *testing.T) {
+	endings(t, Options{}, func(w *world, again func()) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		w.fill("a", 100)
+		w.checkpoint()
+		if len(w.chunks()) == 0 {
+			t.Fatal("nothing is on disk")
+		}
+		sub = w.connect(mqtt.V5, "sub", expiry(1000), func(c *packet.Connect) { c.CleanStart = true })
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		w.fill("a", 50)
+		again()
+		w.checkpoint()
+		sub = w.resumed(mqtt.V5, "sub")
+		sub.wantFilled(50)
+		w.checkpoint()
+		if keys := w.chunks(); len(keys) > 0 {
+			t.Errorf("chunks are left: %q", keys)
+		}
+	})
+}
+
+// TestChunksBeforeCrash spills a queue, and ends before a checkpoint tells of it:
+// what is on disk then goes with the queue, or with the Session.
+func TestChunksBeforeCrash(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		playStored(t, Options{}, func(w *world) {
+			sub := w.connect(mqtt.V5, "sub", expiry(1000))
+			sub.subscribe("a", mqtt.QoS1)
+			sub.close()
+			w.checkpoint()
+			w.fill("a", 50)
+			w.b.keeper.spill(w.Context(), w.b.sessions["sub"])
+			if len(w.chunks()) == 0 {
+				t.Fatal("nothing is on disk")
+			}
+			w.crash()
+			if ends {
+				sub = w.connect(mqtt.V5, "sub")
+				sub.want("silence")
+			} else {
+				sub = w.resumed(mqtt.V5, "sub")
+				sub.wantFilled(50)
+			}
+			w.checkpoint()
+			if keys := w.chunks(); len(keys) > 0 {
+				t.Errorf("session ended: %v: chunks are left: %q", ends, keys)
+			}
+		})
+	}
+}
+
+// TestCheckpointBetweenSendAndMark takes a checkpoint while a QoS 2 message waits
+// for the record that it is under way, and one behind it is under way already.
+func TestCheckpointBetweenSendAndMark(t *testing.T) {
+	for _, keep := range []int{0, 1} {
+		playStored(t, Options{}, func(w *world) {
+			sub := w.connect(mqtt.V5, "sub", expiry(1000), receiveMaximum(2))
+			sub.subscribe("a", mqtt.QoS2)
+			pub := w.connect(mqtt.V5, "pub")
+			for i, q := range []mqtt.QoS{1, 1, 2, 1} {
+				pub.publish("a", fmt.Sprint(i), q)
+				pub.next()
+			}
+			sub.want(`PUBLISH a "0" qos=1 id=1`, `PUBLISH a "1" qos=1 id=2`)
+			w.faults.HoldAppends()
+			sub.send(&packet.Puback{ID: 2})
+			synctest.Wait()
+			w.b.keeper.checkpoint(w.Context())
+			next := w.faults.Crash(keep)
+			w.stop()
+			w.faults, w.o.Store = next, next
+			w.start()
+			sub = w.resumed(mqtt.V5, "sub")
+			sub.wantAll("0", "2", "3")
+		})
+	}
+}
+
+// TestQueuedSharedQoS2 lets a QoS 2 message wait in a member that ends with its
+// connection: that it is sent must be on record, or it is given to another one.
+func TestQueuedSharedQoS2(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		durable := w.connect(mqtt.V5, "durable", expiry(1000))
+		durable.subscribe("$share/g/a", mqtt.QoS2)
+		durable.close()
+		member := w.connect(mqtt.V5, "member", receiveMaximum(1))
+		member.subscribe("$share/g/a", mqtt.QoS2)
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "one", mqtt.QoS2)
+		pub.want("PUBREC 1 0x00 Success")
+		pub.publish("a", "two", mqtt.QoS2)
+		pub.want("PUBREC 2 0x00 Success")
+		member.wantAll("one", "two")
+		w.crash()
+		durable = w.resumed(mqtt.V5, "durable")
+		durable.want("silence")
+	})
+}
+
+// TestSharedQoS0Settles gives a message to a member that takes QoS 0: nobody is to
+// acknowledge it, and nothing is owed.
+func TestSharedQoS0Settles(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		durable := w.connect(mqtt.V5, "durable", expiry(1000))
+		durable.subscribe("$share/g/a", mqtt.QoS2)
+		durable.close()
+		absent := w.connect(mqtt.V5, "absent", expiry(1000))
+		absent.subscribe("$share/g/a", mqtt.QoS0)
+		absent.close()
+		member := w.connect(mqtt.V5, "member")
+		member.subscribe("$share/g/a", mqtt.QoS0)
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "one", mqtt.QoS1)
+		member.want(`PUBLISH a "one"`)
+		if n := len(w.b.router.share("$share/g/a").pending); n > 0 {
+			t.Errorf("the group owes %d messages, want none", n)
+		}
+		w.checkpoint()
+		member.close()
+		for i := range 4 { // not to the one that takes only QoS 0 and is away
+			pub.publish("a", fmt.Sprint(i), mqtt.QoS1)
+		}
+		w.crash()
+		durable = w.resumed(mqtt.V5, "durable")
+		durable.wantAll("0", "1", "2", "3")
+	})
+}
+
+// TestSharedGoesToFullMember ends a member with an acknowledged message, when the
+// queue of the only other one is full.
+func TestSharedGoesToFullMember(t *testing.T) {
+	o := Options{Limits: limits(func(l *Limits) { l.QueueMessages = 1 })}
+	playStored(t, o, func(w *world) {
+		durable := w.connect(mqtt.V5, "durable", expiry(1000))
+		durable.subscribe("$share/g/a", mqtt.QoS1)
+		durable.close()
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "one", mqtt.QoS1)
+		pub.want("PUBACK 1 0x00 Success")
+		member := w.connect(mqtt.V5, "member", receiveMaximum(1))
+		member.subscribe("$share/g/a", mqtt.QoS1)
+		member.want(`PUBLISH a "one" qos=1 id=1`)
+		pub.publish("a", "two", mqtt.QoS1)
+		pub.want("PUBACK 2 0x00 Success")
+		pub.publish("a", "three", mqtt.QoS1)
+		pub.want("PUBACK 3 0x00 Success")
+		member.close()
+		durable = w.resumed(mqtt.V5, "durable")
+		durable.wantAll("one", "two", "three")
+	})
+}
+
+// TestTroubleAnswersAll lets more clients leave than a record has room for while
+// the journal can't be written: who publishes is told so all the same.
+func TestTroubleAnswersAll(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		pub := w.connect(mqtt.V5, "pub")
+		w.faults.FailAppends(2, errDisk)
+		pub.publish("a", "x", mqtt.QoS1)
+		pub.want("PUBACK 1 0x80 Unspecified error")
+		for i := range recordOps + 10 {
+			w.b.committer.later(&journal.Op{Kind: journal.Off, Client: mqtt.ClientID(fmt.Sprint(i))})
+		}
+		pub.publish("a", "y", mqtt.QoS1)
+		pub.want("PUBACK 2 0x80 Unspecified error")
+		pub.publish("a", "z", mqtt.QoS1)
+		pub.want("PUBACK 3 0x00 Success")
+	})
+}
+
+// TestWillOnceBeforeEnd ends the broker when the Will is on record, and the end of
+// its Session is not.
+func TestWillOnceBeforeEnd(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		watch := w.connect(mqtt.V5, "watch", expiry(1000))
+		watch.subscribe("will", mqtt.QoS1)
+		watch.close()
+		sick := w.connect(mqtt.V5, "sick", will("will", "gone", 0))
+		w.faults.HoldAppends()
+		sick.close()
+		next := w.faults.Crash(1)
+		w.stop()
+		w.faults, w.o.Store = next, next
+		w.start()
+		watch = w.resumed(mqtt.V5, "watch")
+		watch.wantAll("gone")
+	})
+}
+
+// TestEndDelayedByTrouble lets the time of a Session pass while its Will can't be
+// committed: who comes then does not find it.
+func TestEndDelayedByTrouble(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		watch := w.connect(mqtt.V5, "watch", expiry(1000))
+		watch.subscribe("will", mqtt.QoS1)
+		p := w.connect(mqtt.V5, "sick", will("will", "gone", 0))
+		w.faults.FailAppends(2, errDisk)
+		p.close()
+		p = w.dial()
+		p.hello(mqtt.V5, "sick", expiry(1000))
+		p.want("CONNACK present=false 0x88 Server unavailable")
+		p = w.dial()
+		p.hello(mqtt.V5, "sick", expiry(1000))
+		p.want("CONNACK present=false 0x00 Success")
+		watch.wantAll("gone")
+	})
+}
+
+// TestCheckpointBetweenDeliverAndTake takes a checkpoint when a QoS 2 message has
+// been delivered to its own publisher.
+func TestCheckpointBetweenDeliverAndTake(t *testing.T) {
+	var w *world
+	var once sync.Once
+	hooks := &trace.Hooks{Deliver: func(trace.Deliver) { once.Do(func() { w.b.keeper.checkpoint(w.Context()) }) }}
+	playStored(t, Options{Trace: hooks}, func(play *world) {
+		w = play
+		self := w.connect(mqtt.V5, "self", expiry(1000))
+		self.subscribe("a", mqtt.QoS1)
+		self.publish("a", "x", mqtt.QoS2)
+		synctest.Wait()
+		w.crash()
+		self = w.resumed(mqtt.V5, "self")
+		self.wantAll("x")
+		self.send(&packet.Publish{Topic: []byte("a"), Payload: []byte("x"), QoS: mqtt.QoS2, ID: 2, Dup: true})
+		self.want("PUBREC 2 0x00 Success", "silence")
+	})
+}
+
+// TestSharedBetweenTwoWrites lets a QoS 2 message of a Shared Subscription go to
+// its member between the moments at which a checkpoint looks at the two.
+func TestSharedBetweenTwoWrites(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		member := w.connect(mqtt.V5, "member", expiry(1000), receiveMaximum(1))
+		member.subscribe("$share/g/a", mqtt.QoS2)
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "one", mqtt.QoS2)
+		pub.want("PUBREC 1 0x00 Success")
+		pub.publish("a", "two", mqtt.QoS2)
+		pub.want("PUBREC 2 0x00 Success")
+		member.want(`PUBLISH a "one" qos=2 id=1`)
+		kw := &kvWriter{ctx: w.Context(), kv: w.o.Store.KV()}
+		w.b.mu.Lock()
+		s := w.b.sessions["member"]
+		w.b.mu.Unlock()
+		s.write(kw)
+		member.send(&packet.Pubrec{ID: 1})
+		member.want("PUBREL 1")
+		member.send(&packet.Pubcomp{ID: 1})
+		member.want(`PUBLISH a "two" qos=2 id=2`)
+		w.b.router.share("$share/g/a").write(kw, w.b)
+		if kw.flush(); kw.err != nil {
+			t.Fatal(kw.err)
+		}
+		w.crash()
+		member = w.resumed(mqtt.V5, "member")
+		member.want(`PUBLISH a "two" qos=2 id=2 dup`)
+	})
+}
+
+// TestGroupAnew ends a Shared Subscription and begins it again while the KV can't
+// be written: the end of the old one is written last, and takes nothing away.
+func TestGroupAnew(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		member := w.connect(mqtt.V5, "member", expiry(1000))
+		member.subscribe("$share/g/a", mqtt.QoS1)
+		old := w.b.router.share("$share/g/a")
+		member.send(&packet.Unsubscribe{ID: 9, Filters: []string{"$share/g/a"}})
+		member.want("UNSUBACK 9 00")
+		member.subscribe("$share/g/a", mqtt.QoS1)
+		member.close()
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("a", "one", mqtt.QoS1)
+		pub.want("PUBACK 1 0x00 Success")
+		old.mu.Lock()
+		old.dirty = false
+		old.dirtyLocked(w.b.keeper)
+		old.mu.Unlock()
+		w.checkpoint()
+		w.crash()
+		member = w.resumed(mqtt.V5, "member")
+		member.want(`PUBLISH a "one" qos=1 id=1`)
+	})
+}
