@@ -445,7 +445,9 @@ func (b *Broker) take(w *work, s *step, number uint64) {
 // carry delivers the message of a step, which is ours by now.
 func (b *Broker) carry(w *work, s *step) (reached int) {
 	r := s.route
-	if r.stale.Load() {
+	// What the journal does not hold goes to those only who wanted it when it came:
+	// a durable subscription made since could not keep it.
+	if r.stale.Load() && s.op >= 0 {
 		fresh, err := b.router.route(stringBytes(r.topic))
 		if err != nil {
 			return 0 // can't be: the name was good before

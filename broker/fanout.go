@@ -104,7 +104,7 @@ func (f *fanout) append(dst []byte, c *conn, d session.Delivery, id mqtt.PacketI
 	n := len(dst)
 	dst = append(dst, f.frames[kind]...)
 	frame := dst[n:]
-	frame[0] = byte(packet.PUBLISH)<<4 | byte(d.QoS)<<1 | flag(d.Retain)
+	frame[0] = byte(packet.PUBLISH)<<4 | byte(d.QoS)<<1 | bit(d.Retain)
 	if d.QoS > mqtt.QoS0 {
 		at := packet.IDOffset(frame)
 		frame[at], frame[at+1] = byte(id>>8), byte(id)
@@ -112,7 +112,7 @@ func (f *fanout) append(dst []byte, c *conn, d session.Delivery, id mqtt.PacketI
 	return dst
 }
 
-func flag(b bool) byte {
+func bit(b bool) byte {
 	if b {
 		return 1
 	}

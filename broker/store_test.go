@@ -491,3 +491,26 @@ func TestOwnTopicsTakeNoRoom(t *testing.T) {
 		pub.want("PUBACK 1 0x10 No matching subscribers", "PUBACK 2 0x97 Quota exceeded")
 	})
 }
+
+// TestRetainedBeforeTheQueue subscribes while a queue waits for a slow client: the
+// Retained Messages do not wait until it is empty, which may be never.
+func TestRetainedBeforeTheQueue(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000), receiveMaximum(1))
+		sub.subscribe("a", mqtt.QoS1)
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("r", "kept", mqtt.QoS1, asRetained)
+		for i := range 3 {
+			pub.publish("a", fmt.Sprint(i), mqtt.QoS1)
+		}
+		sub.want(`PUBLISH a "0" qos=1 id=1`)
+		synctest.Wait()
+		sub.subscribe("r", mqtt.QoS1)
+		sub.send(&packet.Puback{ID: 1})
+		sub.want(`PUBLISH r "kept" qos=1 id=2 retain`)
+		sub.send(&packet.Puback{ID: 2})
+		sub.want(`PUBLISH a "1" qos=1 id=3`)
+		sub.send(&packet.Puback{ID: 3})
+		sub.want(`PUBLISH a "2" qos=1 id=4`)
+	})
+}

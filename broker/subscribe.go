@@ -228,7 +228,7 @@ func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
 	for len(sc.items) > 0 {
 		k := sc.items[0]
 		q := min(k.message.QoS, sc.sub.QoS)
-		if c.len() >= highWater || q > mqtt.QoS0 && !s.state.Ready() {
+		if c.len() >= highWater || q > mqtt.QoS0 && !s.state.Open() {
 			return false
 		}
 		sc.items[0], sc.items = nil, sc.items[1:]

@@ -69,8 +69,8 @@ func (s *subscriber) acceptLocked(f *fanout, t *target) trace.Outcome {
 	if d.QoS > mqtt.QoS0 && s.durable && t.via.Share == "" {
 		switch n := f.scratch.Number; {
 		case n == 0:
-			// Whoever published it saw no durable subscription, so this one was not
-			// acknowledged yet: what can't be kept is no more than sent.
+			// Whoever published it saw no durable subscription for QoS 1 or 2, so the
+			// Session had one for QoS 0, and the other is not acknowledged yet.
 			d.QoS = mqtt.QoS0
 		case n <= s.number:
 			return trace.Queued // it is known from a checkpoint
@@ -208,8 +208,8 @@ func (s *subscriber) ackedLocked(w *work) {
 }
 
 // pumpLocked moves what waits into the outbox: messages under way that a new
-// connection sees again, then the queue, then Retained Messages; as much as the
-// send quota and the outbox allow.
+// connection sees again, then Retained Messages, which are older than what waits
+// in the queue, then that; as much as the send quota and the outbox allow.
 func (s *subscriber) pumpLocked(now time.Time) {
 	c := s.conn
 	if c == nil || c.broken {
@@ -217,6 +217,9 @@ func (s *subscriber) pumpLocked(now time.Time) {
 	}
 	before, bytes := s.state.Queued()
 	for c.len() < highWater {
+		if len(s.scans) > 0 && s.state.Open() {
+			s.scanLocked(c, now)
+		}
 		out, ok := s.state.Next(now, s.hold)
 		if !ok {
 			break

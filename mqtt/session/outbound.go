@@ -95,12 +95,16 @@ func (o *Outbound) Idle() bool {
 }
 
 // Ready reports whether a QoS 1 or 2 message that comes now may be sent at once.
-func (o *Outbound) Ready() bool {
-	return o.up && o.quota > 0 && o.Idle() && !o.flight.full()
+func (o *Outbound) Ready() bool { return o.Idle() && o.Open() }
+
+// Open reports whether a QoS 1 or 2 message may be sent before those that wait in
+// the queue, because it is older.
+func (o *Outbound) Open() bool {
+	return o.up && o.quota > 0 && o.resend == o.flight.tail && !o.flight.full()
 }
 
 // Send takes the message into flight and returns its Packet Identifier. Only
-// after [Outbound.Ready] has said yes. With hold, the PUBLISH must not be sent
+// after [Outbound.Ready] or [Outbound.Open] has said yes. With hold, the PUBLISH must not be sent
 // before [Outbound.Marked].
 func (o *Outbound) Send(d Delivery, hold bool) mqtt.PacketID {
 	st := sent

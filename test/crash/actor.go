@@ -32,6 +32,7 @@ type actor struct {
 	asking    packet.Packet
 	held      map[string]mqtt.QoS // subscriptions that are acknowledged
 	mustClean bool                // a CONNECT with Clean Start got no answer
+	fleeting  bool                // the session ended with its connection
 
 	acks    []packet.Packet // acknowledgements that are to be sent
 	ackTime time.Time       // when they are to be sent
@@ -78,13 +79,13 @@ func (a *actor) connect(how entry) bool {
 	}
 	a.link, a.acks = l, nil
 	how.clean = how.clean || a.mustClean
-	if how.clean {
+	if how.clean || a.fleeting {
 		// The client's state goes with the broker's.
-		a.out, a.held, a.asking, a.mustClean = nil, nil, nil, true
+		a.out, a.held, a.asking, a.mustClean = nil, nil, nil, how.clean
 	}
 	l.send(a.connectPacket(how))
 	var connack *event
-	ok := a.spin(answerTime, func() time.Duration { return endlessly }, func(e event) bool {
+	ok := a.spin(answerTime, idle, func(e event) bool {
 		if e.packet == packet.CONNACK {
 			connack = &e
 		}
@@ -95,6 +96,7 @@ func (a *actor) connect(how entry) bool {
 		return false
 	}
 	a.mustClean = false
+	a.fleeting = how.clean && (a.role.Version < mqtt.V5 || how.expiry == 0)
 	if !connack.present {
 		a.out, a.held, a.asking = nil, nil, nil
 	}
@@ -135,6 +137,9 @@ func (a *actor) resume() {
 
 // endlessly is as long as nothing else happens.
 const endlessly = time.Hour
+
+// idle is no work.
+func idle() time.Duration { return endlessly }
 
 // spin is where an actor lives: it answers what arrives, and calls work after
 // everything that happens and when the time that work returned has passed. It
@@ -189,7 +194,7 @@ func (a *actor) spin(d time.Duration, work func() time.Duration, until func(even
 
 // stay spins without anything to do but answer.
 func (a *actor) stay(d time.Duration) bool {
-	return a.spin(d, func() time.Duration { return endlessly }, nil)
+	return a.spin(d, idle, nil)
 }
 
 // pause is time without a connection.

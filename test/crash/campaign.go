@@ -117,9 +117,12 @@ func run(ctx context.Context, o options) (t *totals, err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	if c.binary == "" {
-		if c.binary, err = build(ctx, dir); err != nil {
-			return nil, err
-		}
+		c.binary, err = build(ctx, dir)
+	} else {
+		_, err = os.Stat(c.binary)
+	}
+	if err != nil {
+		return nil, err
 	}
 	begin := time.Now()
 	err = c.rounds(ctx, begin)

@@ -20,6 +20,7 @@ type history struct {
 	mu     sync.Mutex // guards what follows
 	events []event
 	sealed bool
+	full   bool // something was left out
 	watch  *watch
 	last   time.Time // of the latest event
 }
@@ -37,9 +38,10 @@ func newHistory() *history { return &history{begin: time.Now(), last: time.Now()
 func (h *history) add(e event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.sealed || len(h.events) >= eventsMax {
+	if h.sealed || h.full {
 		return
 	}
+	h.full = len(h.events) >= eventsMax
 	h.last = time.Now()
 	e.at = h.last.Sub(h.begin)
 	h.events = append(h.events, e)
@@ -77,12 +79,17 @@ func (h *history) snapshot() []event {
 	return slices.Clip(h.events)
 }
 
-// seal ends the history: what happens from now on is no part of it.
-func (h *history) seal() []event {
+// seal ends the history: what happens from now on is no part of it. The error
+// says that it has become too long to be judged.
+func (h *history) seal() ([]event, error) {
 	h.mu.Lock()
 	h.sealed = true
+	full := h.full
 	h.mu.Unlock()
-	return h.snapshot()
+	if full {
+		return nil, fmt.Errorf("a round of more than %d events can't be judged", eventsMax)
+	}
+	return h.snapshot(), nil
 }
 
 // payload is what a message carries: its name, and bytes that follow from the

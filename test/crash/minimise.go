@@ -23,13 +23,13 @@ type minimiser struct {
 	played   int
 }
 
-// minimiseFirst minimises the first failure of the campaign, greedily: fewer
-// kills, then fewer roles, then less to say.
+// minimiseFirst minimises the first failure of the campaign, greedily: only those
+// who were involved, then fewer kills, then fewer roles, then less to say.
 func (c *campaign) minimiseFirst(ctx context.Context) error {
 	m := &minimiser{campaign: c, fault: c.failed.model.violations[0].fault, deadline: time.Now().Add(c.minimise)}
 	fmt.Fprintf(c.progress, "minimising seed %d (%s), at most %s\n", c.failed.scenario.Seed, m.fault, c.minimise)
 	smallest := c.failed.scenario
-	for _, smaller := range []func(*scenario, int) *scenario{halfOfKills, halfOfRoles, withoutKill, withoutRole, halfAsLong} {
+	for _, smaller := range []func(*scenario, int) *scenario{m.involved(c.failed), halfOfKills, halfOfRoles, withoutKill, withoutRole, halfAsLong} {
 		var err error
 		if smallest, err = m.reduce(ctx, smallest, smaller); err != nil {
 			return err
@@ -116,6 +116,32 @@ func (m *minimiser) play(ctx context.Context, s *scenario) (res *result, err err
 		return nil, nil
 	}
 	return res, nil
+}
+
+// involved leaves only the roles that stand in the first violations of the
+// promise: in one, in ten, in a thousand.
+func (m *minimiser) involved(res *result) func(*scenario, int) *scenario {
+	return func(s *scenario, i int) *scenario {
+		if i > 2 || len(s.Roles) < len(res.scenario.Roles) {
+			return nil
+		}
+		var named []string
+		most := []int{1, 10, 1000}[i]
+		for _, v := range res.model.violations {
+			if v.fault != m.fault || most == 0 {
+				continue
+			}
+			most--
+			for _, at := range v.marks {
+				named = append(named, res.model.event(at).client)
+			}
+		}
+		roles := slices.DeleteFunc(slices.Clone(s.Roles), func(r role) bool { return !slices.Contains(named, r.Name) })
+		if len(roles) == len(s.Roles) || len(roles) == 0 {
+			return nil
+		}
+		return s.with(s.Kills, roles)
+	}
 }
 
 func halfOfKills(s *scenario, i int) *scenario {

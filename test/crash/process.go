@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -101,6 +103,8 @@ func (p *process) launch(addr string) error {
 	args := append([]string{"serve", "--data", data, "--listen", "mqtt://" + addr, "--open"}, p.flags...)
 	cmd := exec.Command(p.binary, args...)
 	cmd.Stdout, cmd.Stderr = out, out
+	// What FAIRLEAD_* says is a setting to the broker; here flags alone count.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FAIRLEAD_") })
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, out.Close())
 	}

@@ -202,7 +202,7 @@ func (a *actor) mortal() {
 		if !a.connect(how) {
 			continue
 		}
-		alive := a.spin(a.random(a.role.Stay), func() time.Duration { return endlessly }, nil)
+		alive := a.stay(a.random(a.role.Stay))
 		switch {
 		case !alive:
 		case a.settled:

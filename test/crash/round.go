@@ -60,7 +60,11 @@ func (r *round) play(ctx context.Context) (*result, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	res := &result{scenario: r.scenario, events: r.history.seal(), restarts: r.restarts}
+	events, err := r.history.seal()
+	if err != nil {
+		return nil, err
+	}
+	res := &result{scenario: r.scenario, events: events, restarts: r.restarts}
 	res.model = judge(res.events)
 	if failed != nil && !died(res) {
 		res.model.fail(faultDied, "", []mark{mark(len(res.events))}, "%v", failed)

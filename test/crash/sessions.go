@@ -18,9 +18,6 @@ type client struct {
 	moves   []mark                 // when connections began and ended
 	conns   []*conn
 
-	// Since the last CONNACK: the first CONNECT that got none. Whether the broker
-	// has processed it can't be known.
-	doubt mark
 	// The end of the latest connections: when the broker may have seen it first,
 	// and when last, and the shortest and longest Session Expiry that may count.
 	endMark              mark
@@ -261,7 +258,10 @@ func (m *model) connack(c *client, e *event, at mark) {
 	if e.present {
 		m.totals.Resumed++
 	}
-	if e.present && old != nil {
+	if e.present && old != nil && !(doubt > 0 && c.fleeting(k)) {
+		if doubt > 0 && mayBeOver {
+			old.doubt(k.connect) // it may be one that the unanswered CONNECT has made
+		}
 		return
 	}
 	m.totals.Sessions++
@@ -273,6 +273,17 @@ func (m *model) connack(c *client, e *event, at mark) {
 		got: make(map[*message]*receipt), latest: make(map[orderKey]*message), retained: make(map[string]bool),
 	}
 	m.sessions = append(m.sessions, c.session)
+}
+
+// fleeting reports whether the session of the last connection that was answered
+// ended with it.
+func (c *client) fleeting(k *conn) bool {
+	for _, earlier := range slices.Backward(c.conns) {
+		if earlier != k && earlier.acked > 0 {
+			return earlier.fields.expiry == 0
+		}
+	}
+	return false
 }
 
 // doubtBefore is the first CONNECT since the last CONNACK that got no answer.
