@@ -261,6 +261,7 @@ func withAuth(p, auth *packet.Properties) *packet.Properties {
 // one, or the old one if the Client wants it [MQTT-3.1.2-4] [MQTT-3.1.2-5]. A
 // connection that has it now is ended first [MQTT-3.1.4-3].
 func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet.Connack) error {
+	replaces := false
 	for {
 		s, err := b.find(l.ID)
 		if err != nil {
@@ -269,11 +270,12 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 		s.attach.Lock()
 		present, ok, err := s.takeOver(l)
 		if err == nil && !ok { // it has ended meanwhile
+			replaces = replaces || s.recorded
 			s.attach.Unlock()
 			continue
 		}
 		if err == nil {
-			err = s.record(l, present)
+			err = s.record(l, present, replaces)
 		}
 		if err == nil {
 			err = s.begin(c, l, ack(present))
@@ -292,12 +294,17 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 }
 
 // record puts it on record that the Client has a connection, before CONNACK says
-// so, if the Session is to outlive it, or its Will is. The caller holds s.attach.
-func (s *subscriber) record(l *session.Link, present bool) error {
+// so, if the Session is to outlive it, or its Will is. If it replaces one that was on
+// record, that one must not come back either. The caller holds s.attach.
+func (s *subscriber) record(l *session.Link, present, replaces bool) error {
 	b := s.broker
 	if b.committer == nil || !s.recorded && l.Expiry == 0 && l.Will == nil {
 		s.comeBack()
-		return nil
+		if !replaces {
+			return nil
+		}
+		err := b.commitOps(func(uint64) {}, &journal.Op{Kind: journal.End, Client: l.ID})
+		return s.recordFailed(l, present, err)
 	}
 	op := &journal.Op{Kind: journal.Connect, Client: l.ID, Clean: !present, Expiry: l.Expiry, Will: writtenWill(l.Will)}
 	err := b.commitOps(func(number uint64) {
@@ -312,6 +319,13 @@ func (s *subscriber) record(l *session.Link, present bool) error {
 		s.rest = rest{online: true, will: l.Will}
 		s.dirtyLocked()
 	}, op)
+	return s.recordFailed(l, present, err)
+}
+
+// recordFailed takes back what a CONNECT that can't be put on record has begun. It
+// does nothing if err is nil.
+func (s *subscriber) recordFailed(l *session.Link, present bool, err error) error {
+	b := s.broker
 	if err == nil {
 		return nil
 	}

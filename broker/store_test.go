@@ -514,3 +514,21 @@ func TestRetainedBeforeTheQueue(t *testing.T) {
 		sub.want(`PUBLISH a "2" qos=1 id=4`)
 	})
 }
+
+// TestCleanStartOutlivesCrash ends a durable Session by a Clean Start that needs no
+// record itself: once CONNACK has said so, the old Session does not come back.
+func TestCleanStartOutlivesCrash(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		w.connect(mqtt.V5, "c", expiry(1000)).close()
+		release := w.faults.HoldAppends()
+		c := w.dial()
+		c.hello(mqtt.V5, "c")
+		c.want("silence")
+		release()
+		c.want("CONNACK present=false 0x00 Success")
+		w.crash()
+		c = w.dial()
+		c.hello(mqtt.V5, "c", resume)
+		c.want("CONNACK present=false 0x00 Success")
+	})
+}
