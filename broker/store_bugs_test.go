@@ -222,6 +222,7 @@ func TestSharedQoS0Settles(t *testing.T) {
 		for i := range 4 { // not to the one that takes only QoS 0 and is away
 			pub.publish("a", fmt.Sprint(i), mqtt.QoS1)
 		}
+		pub.want("PUBACK 1 0x00 Success", "PUBACK 2 0x00 Success", "PUBACK 3 0x00 Success", "PUBACK 4 0x00 Success", "PUBACK 5 0x00 Success")
 		w.crash()
 		durable = w.resumed(mqtt.V5, "durable")
 		durable.wantAll("0", "1", "2", "3")
