@@ -63,7 +63,8 @@ bench: build benchmicro ## micro benchmarks, then the brokers side by side into 
 	go run ./internal/tools/benchreport -bench-dir $(BENCH_DIR) $(BENCH_ARGS)
 
 benchmicro: ## the benchmarks beside the code, BENCHTIME=1s each
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./mqtt/... ./broker/... ./listen/...
+	@mkdir -p bench-results
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./mqtt/... ./broker/... ./listen/... | tee bench-results/micro.txt
 
 conformance: ## one test per normative statement of the MQTT standards
 	go test -count=1 ./conformance/...

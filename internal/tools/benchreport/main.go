@@ -119,6 +119,8 @@ func writeReport(o options, brokers []broker, results string) error {
 	if p.results, err = readResults(bytes.NewReader(text)); err != nil {
 		return fmt.Errorf("%s: %w", results, err)
 	}
+	micro, _ := os.ReadFile(filepath.Join(o.work, "micro.txt")) // there is none without `make benchmicro`
+	p.micro = benchmarks(string(micro))
 	for _, b := range brokers {
 		p.versions = append(p.versions, b.version)
 	}

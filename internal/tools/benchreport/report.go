@@ -50,6 +50,7 @@ type report struct {
 	versions []string // in the order of measuring
 	seconds  float64  // -dur, where it was shortened
 	results  []result
+	micro    []string // lines of the benchmarks beside the code; may be empty
 }
 
 // readResults reads one JSON object a line.
@@ -104,7 +105,30 @@ func (p *report) write(w io.Writer) error {
 	p.summary(out)
 	p.details(out)
 	p.arguments(out)
+	p.beside(out)
 	return out.Flush()
+}
+
+// beside shows the benchmarks beside the code as they were printed.
+func (p *report) beside(w io.Writer) {
+	if len(p.micro) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\n## Beside the code\n\nWhat `make benchmicro` printed, in the same run.\n\n```text\n")
+	for _, line := range p.micro {
+		fmt.Fprintln(w, line)
+	}
+	fmt.Fprintln(w, "```")
+}
+
+// benchmarks are the lines of a benchmark run that hold figures.
+func benchmarks(text string) (found []string) {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "Benchmark") && strings.Contains(line, "ns/op") {
+			found = append(found, strings.TrimRight(strings.ReplaceAll(line, "\t", " "), " \n"))
+		}
+	}
+	return found
 }
 
 func (p *report) heading(w io.Writer) {

@@ -58,6 +58,13 @@ func TestFigure(t *testing.T) {
 	}
 }
 
+func TestBenchmarks(t *testing.T) {
+	got := benchmarks("goos: linux\nBenchmarkA\nBenchmarkB/x-2 \t 10\t 5.0 ns/op\nok\n")
+	if len(got) != 1 || got[0] != "BenchmarkB/x-2   10  5.0 ns/op" {
+		t.Errorf("benchmarks = %q", got)
+	}
+}
+
 func TestMedian(t *testing.T) {
 	for _, tt := range []struct {
 		sorted []float64

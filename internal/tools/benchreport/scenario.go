@@ -42,6 +42,7 @@ var scenarios = []scenario{
 	{name: "retained", args: "retained", metric: cpuPerDrained, must: 1.0, aim: 0.35},
 	{name: "connect", args: "connect", metric: cpuPerConnect, must: 1.3, aim: 1.0},
 	{name: "connect-tls", args: "connect -tls", metric: cpuPerConnect, must: 1.2, aim: 1.0},
+	{name: "offline", args: "offline", metric: cpuPerMessage, must: 5, aim: 5, absolute: true},
 	{name: "latency", args: "latency", metric: latencyP99, must: 2, aim: 1.2},
 	{name: "idle", args: "idle", metric: bytesPerConn, must: 6500, aim: 4500, absolute: true},
 }
