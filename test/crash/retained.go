@@ -78,8 +78,8 @@ func (m *model) judgeRetainedTopic(s *session, topic string) {
 			continue
 		}
 		newest := latestAcked(ops, f.grants[0].maybeFrom)
-		if newest < 0 || slices.ContainsFunc(ops[newest:], func(msg *message) bool { return msg.name == "" }) {
-			continue
+		if newest < 0 || slices.ContainsFunc(ops[newest:], func(msg *message) bool { return msg.name == "" || s.got[msg] != nil }) {
+			continue // cleared meanwhile, or replaced by one that came live before it could be sent
 		}
 		m.miss(faultRetained, s.client.name, []mark{ops[newest].first, ops[newest].acked, f.grants[0].maybeFrom},
 			"%s holds nothing, although %q was acknowledged before the SUBSCRIBE", topic, ops[newest].called())
