@@ -372,12 +372,29 @@ func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 		return false, false, nil
 	}
 	if s.past() && (l.CleanStart || s.over(s.broker.now())) {
-		if err := s.end(); err != nil {
+		err := s.recordEnd()
+		if err == nil {
+			err = s.end()
+		}
+		if err != nil {
 			return false, false, &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
 		}
 		return false, false, nil
 	}
 	return s.past(), true, nil
+}
+
+// recordEnd puts the end of the Session on record before it ends, if the journal
+// can't be written at present: the Client may not be refused the next time it comes,
+// and what it was told is gone must not come back. Otherwise record does it.
+func (s *subscriber) recordEnd() error {
+	if !s.recorded {
+		return nil
+	}
+	if err, _ := s.broker.committer.trouble(); err == nil {
+		return nil
+	}
+	return s.broker.commitOps(func(uint64) {}, &journal.Op{Kind: journal.End, Client: s.state.ID})
 }
 
 // past reports whether the Session has had a connection before.

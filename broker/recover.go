@@ -178,8 +178,9 @@ func (r *recovery) shares(ctx context.Context) error {
 			return err
 		}
 		g := r.b.router.share(filter)
-		if g == nil {
-			return nil // its last member has left since
+		if g == nil || !g.durable.Load() { // its last lasting member has left since: the key goes, too
+			(&group{broker: r.b, filter: filter}).dirtyLocked(r.b.keeper)
+			return nil
 		}
 		g.number = j.Upto
 		g.pending = make(map[uint64]*mqtt.Message, len(j.Queue))

@@ -12,6 +12,7 @@ import (
 	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
+	"fairlead/store/storetest"
 	"fairlead/trace"
 )
 
@@ -384,5 +385,50 @@ func TestGroupAnew(t *testing.T) {
 		w.crash()
 		member = w.resumed(mqtt.V5, "member")
 		member.want(`PUBLISH a "one" qos=1 id=1`)
+	})
+}
+
+// TestGroupOfEndedMember ends the only member of a Shared Subscription by the end
+// of the broker: nothing is left of the group.
+func TestGroupOfEndedMember(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		w.connect(mqtt.V5, "member", expiry(1000)).subscribe("$share/g/a", mqtt.QoS1)
+		w.connect(mqtt.V5, "member", expiry(0))
+		w.checkpoint()
+		w.crash()
+		w.checkpoint()
+		if es, err := w.o.Store.KV().List(w.Context(), sharePrefix, "", 10); err != nil || len(es) > 0 {
+			t.Errorf("%d groups are left, %v", len(es), err)
+		}
+	})
+}
+
+// TestCleanStartInTrouble begins a Session anew while the journal can't be written,
+// first one that is to last, which is refused, then one that needs no journal: the
+// old one does not come back.
+func TestCleanStartInTrouble(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		w.connect(mqtt.V5, "c", expiry(1000)).close()
+		pub := w.connect(mqtt.V5, "pub", expiry(1000))
+		w.faults.FailAppends(2, errDisk)
+		pub.publish("a", "x", mqtt.QoS2)
+		pub.want("PUBREC 1 0x80 Unspecified error")
+		c := w.dial()
+		c.hello(mqtt.V5, "c", expiry(1000), func(c *packet.Connect) { c.CleanStart = true })
+		c.want("CONNACK present=false 0x88 Server unavailable")
+		w.faults.FailAppends(storetest.All, errDisk)
+		for range 2 {
+			c = w.dial()
+			c.hello(mqtt.V5, "c")
+			if got := c.next(); got == "CONNACK present=false 0x00 Success" {
+				break
+			}
+			w.faults.FailAppends(0, nil)
+		}
+		w.faults.FailAppends(storetest.All, errDisk)
+		w.crash()
+		c = w.dial()
+		c.hello(mqtt.V5, "c", resume)
+		c.want("CONNACK present=false 0x00 Success")
 	})
 }
