@@ -26,7 +26,9 @@ type device struct {
 	// The client's part of the Session State.
 	received map[mqtt.PacketID]string // QoS 2 messages that are not released
 	out      []*outgoing
-	nextID   mqtt.PacketID
+	// burnt are those of QoS 2 messages that were refused: a record that failed may
+	// be on disk after a crash, and then a new message would be taken for them.
+	burnt map[mqtt.PacketID]bool
 
 	patience patience
 	owed     []packet.Packet
@@ -65,7 +67,7 @@ type wire struct {
 }
 
 func newDevice(s *stage, name string, v mqtt.Version) *device {
-	return &device{stage: s, name: name, v: v, received: map[mqtt.PacketID]string{},
+	return &device{stage: s, name: name, v: v, received: map[mqtt.PacketID]string{}, burnt: map[mqtt.PacketID]bool{},
 		waiting: map[mqtt.PacketID]func(mqtt.ReasonCode){}, retained: map[string]string{}}
 }
 
@@ -150,10 +152,20 @@ func (d *device) connect(x deed) {
 	if s := d.session; x.clean && s != nil && s.pending != nil {
 		s.pending.due = time.Now() // the Session ends
 	}
+	if might, _ := d.session.present(time.Now(), x.clean); !might {
+		d.reset()
+	}
 	d.asked = x
 	d.link = d.dial()
 	d.link.most = x.n
 	d.send(c)
+}
+
+// reset begins a Session anew.
+func (d *device) reset() {
+	clear(d.received)
+	clear(d.burnt)
+	d.out = nil
 }
 
 func (d *device) disconnect(how int) {
@@ -206,11 +218,11 @@ func (d *device) cut() {
 	}
 }
 
+// freeID is the lowest one: what uses one again too early shows.
 func (d *device) freeID() mqtt.PacketID {
-	for {
-		d.nextID = d.nextID%1000 + 1
-		if !slices.ContainsFunc(d.out, func(o *outgoing) bool { return o.id == d.nextID }) {
-			return d.nextID
+	for id := mqtt.PacketID(1); ; id++ {
+		if d.waiting[id] == nil && !d.burnt[id] && !slices.ContainsFunc(d.out, func(o *outgoing) bool { return o.id == id }) {
+			return id
 		}
 	}
 }
@@ -289,6 +301,16 @@ func (d *device) give(p packet.Packet) {
 	d.send(p)
 }
 
+// ended reports whether the broker has ended the connection.
+func (d *device) ended() bool {
+	if d.link == nil {
+		return false
+	}
+	d.link.mu.Lock()
+	defer d.link.mu.Unlock()
+	return d.link.over
+}
+
 // work does what has arrived, and reports whether anything has.
 func (d *device) work() bool {
 	w := d.link
@@ -359,14 +381,14 @@ func (d *device) connack(e event) {
 	d.link.accepted = true
 	d.stage.model.connected(d, e.present)
 	if !e.present {
-		clear(d.received)
-		d.out = nil
+		d.reset()
 		return
 	}
 	for _, o := range d.out { // [MQTT-4.4.0-1]
 		if o.released {
 			d.send(&packet.Pubrel{ID: o.id})
 		} else {
+			o.resent = true
 			d.transmit(o, true)
 		}
 	}
@@ -425,6 +447,9 @@ func (d *device) answer(e event) {
 	case failed:
 		if !m.trouble {
 			m.fail("%s: %s is refused: %v", d.name, o.key, e.reasons[0])
+		}
+		if e.kind == packet.PUBREC {
+			d.burnt[e.id] = true
 		}
 		d.out = slices.Delete(d.out, i, i+1)
 	case e.kind == packet.PUBACK:

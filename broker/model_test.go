@@ -29,6 +29,7 @@ type message struct {
 	key, topic, by string
 	qos            mqtt.QoS
 	retain, empty  bool
+	resent         bool // after a reconnect
 	seq            int
 	sent, acked    int // by the model's clock
 
@@ -314,13 +315,24 @@ func (m *model) received(s *past, key string, e event) {
 	if s.got2[key] > 1 {
 		m.fail("%s got %s with QoS 2 for the second time", s.who, key)
 	}
-	if s.got[key] == 1 && !x.isWill { // [MQTT-4.6.0-5]
+	if s.got[key] == 1 && !x.isWill && (!x.resent || s.wanted(x)) { // [MQTT-4.6.0-5]
 		line := fmt.Sprint(x.by, x.topic, x.qos, e.qos)
 		if last, ok := s.first[line]; ok && last > x.seq {
 			m.fail("%s got %s after m%d", s.who, key, last)
 		}
 		s.first[line] = x.seq
 	}
+}
+
+// wanted reports whether the Session had a subscription for the message, at QoS 1 or
+// 2, before it was first sent.
+func (s *past) wanted(x *message) bool {
+	for _, w := range s.subs {
+		if w.since < x.sent && matches(w.filter, x.topic) {
+			return true
+		}
+	}
+	return false
 }
 
 // over reports whether a Session of the client has ended, which publishes its Will.

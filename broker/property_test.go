@@ -93,79 +93,122 @@ var (
 	filters      = []string{"a/a", "a/#", "+/b", "a/+", "r/#", "r/1", "w/#", "w/+", "$share/g/s/#", "$share/h/s/+/y", "$share/g/s/#"}
 )
 
+// taste is what one history has more of than others.
+type taste struct {
+	*rand.Rand
+	active  int        // clients that do most
+	qos     []mqtt.QoS // of messages and subscriptions
+	topics  []string
+	filters []string
+}
+
+func newTaste(r *rand.Rand) *taste {
+	t := &taste{r, 2 + r.IntN(clients-1), []mqtt.QoS{0, 1, 2}, append([]string{sharedTopic}, plainTopics...), filters}
+	if r.IntN(3) == 0 {
+		t.qos = []mqtt.QoS{2, 2, 1}
+	}
+	switch r.IntN(4) {
+	case 0:
+		t.topics, t.filters = []string{sharedTopic}, []string{"$share/g/s/#", "$share/h/s/+/y"}
+	case 1:
+		t.topics, t.filters = []string{"a/a", "a/b"}, []string{"a/#", "a/+", "a/a"}
+	}
+	return t
+}
+
+func pick[T any](r *taste, list ...T) T { return list[r.IntN(len(list))] }
+
 func newHistory(seed uint64) *history {
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := newTaste(rand.New(rand.NewPCG(seed, 0)))
 	h := &history{often: r.IntN(2) == 0}
 	for who := range clients {
-		h.steps = append(h.steps, h.connect(r, who))
+		h.steps = append(h.steps, r.connect(who))
 		for range r.IntN(3) {
-			h.steps = append(h.steps, deed{do: doSubscribe, who: who, name: filters[r.IntN(len(filters))], qos: mqtt.QoS(r.IntN(3))})
+			h.steps = append(h.steps, r.subscribe(who))
 		}
 	}
 	for range 5 + r.IntN(40) {
-		h.steps = append(h.steps, h.step(r))
+		h.steps = append(h.steps, r.steps()...)
 	}
 	return h
 }
 
-func (h *history) connect(r *rand.Rand, who int) deed {
-	s := deed{do: doConnect, who: who, clean: r.IntN(4) == 0, n: []int{0, 0, 0, 1, 2, 5}[r.IntN(6)],
-		other: []int{0, 8, 100_000, 100_000, 100_000}[r.IntN(5)], will: -1}
+func (r *taste) connect(who int) deed {
+	s := deed{do: doConnect, who: who, clean: r.IntN(4) == 0, n: pick(r, 0, 0, 0, 1, 2, 5),
+		other: pick(r, 0, 8, 100_000, 100_000, 100_000), will: -1}
 	if r.IntN(3) == 0 {
-		s.will, s.qos = []int{0, 5}[r.IntN(2)], mqtt.QoS(1+r.IntN(2))
+		s.will, s.qos = pick(r, 0, 5), mqtt.QoS(1+r.IntN(2))
 	}
 	return s
 }
 
-func (h *history) step(r *rand.Rand) deed {
-	who := r.IntN(clients)
+func (r *taste) subscribe(who int) deed {
+	return deed{do: doSubscribe, who: who, name: pick(r, r.filters...), qos: pick(r, r.qos...)}
+}
+
+func (r *taste) publish(who, n, bytes int) deed {
+	return deed{do: doPublish, who: who, name: pick(r, r.topics...), qos: pick(r, r.qos...), n: n, other: bytes}
+}
+
+// steps is one step, or a few that go together.
+func (r *taste) steps() []deed {
+	who := r.IntN(r.active)
+	var x deed
 	switch n := r.IntN(100); {
-	case n < 14:
-		return h.connect(r, who)
-	case n < 22:
-		return deed{do: doDisconnect, who: who, n: []int{0, 1, 2, 2}[r.IntN(4)]}
-	case n < 32:
-		return deed{do: doSubscribe, who: who, name: filters[r.IntN(len(filters))], qos: mqtt.QoS(r.IntN(3))}
-	case n < 35:
-		return deed{do: doUnsubscribe, who: who, name: filters[r.IntN(len(filters))]}
-	case n < 58:
-		s := deed{do: doPublish, who: who, name: plainTopics[r.IntN(len(plainTopics))], qos: mqtt.QoS(r.IntN(3)), n: 1, other: 10}
-		if r.IntN(3) == 0 {
-			s.name = sharedTopic
-		}
-		switch r.IntN(8) {
-		case 0, 1:
-			s.n = 2 + r.IntN(5)
-		case 2, 3:
-			s.n, s.other = 20, 1000 // the queue of who is away goes to disk
-		case 4:
-			if r.IntN(8) == 0 {
-				s.n, s.other = 20, 70_000 // the queue of who is there does
-			}
-		}
-		return s
-	case n < 64:
-		return deed{do: doRetain, who: who, name: retainTopics[r.IntN(len(retainTopics))], qos: mqtt.QoS(r.IntN(3)), n: r.IntN(4)}
-	case n < 72:
-		return deed{do: doAcks, who: who, n: r.IntN(4), other: r.IntN(3)}
-	case n < 78:
-		return deed{do: doPass, n: 1 + r.IntN(7)}
-	case n < 83:
-		return deed{do: doCheckpoint}
+	case n < 13:
+		x = r.connect(who)
+	case n < 21:
+		x = deed{do: doDisconnect, who: who, n: pick(r, 0, 1, 2, 2)}
+	case n < 31:
+		x = r.subscribe(who)
+	case n < 34:
+		x = deed{do: doUnsubscribe, who: who, name: pick(r, r.filters...)}
+	case n < 50:
+		x = r.publish(who, pick(r, 1, 1, 1, 2, 5), 10)
+	case n < 53:
+		x = r.publish(who, 20, 1000) // the queue of who is away goes to disk
+	case n < 59:
+		x = deed{do: doRetain, who: who, name: pick(r, retainTopics...), qos: mqtt.QoS(r.IntN(3)), n: r.IntN(4)}
+	case n < 67:
+		x = r.acks(who)
+	case n < 73:
+		x = deed{do: doPass, n: 1 + r.IntN(7)}
+	case n < 77:
+		x = deed{do: doCheckpoint}
+	case n < 80:
+		x = deed{do: doCrash, n: r.IntN(2)}
+	case n < 82:
+		x = deed{do: doRestart}
+	case n < 84:
+		x = deed{do: doHold}
+	case n < 86:
+		x = deed{do: doFailAppends, n: 1 + r.IntN(4)}
+	case n < 87:
+		x = deed{do: doFailKV, n: 1 + r.IntN(4)}
 	case n < 88:
-		return deed{do: doCrash, n: r.IntN(2)}
-	case n < 90:
-		return deed{do: doRestart}
-	case n < 93:
-		return deed{do: doHold}
-	case n < 95:
-		return deed{do: doFailAppends, n: 1 + r.IntN(4)}
-	case n < 96:
-		return deed{do: doFailKV, n: 1 + r.IntN(4)}
-	case n < 97:
-		return deed{do: doCutKV, n: r.IntN(4)}
+		x = deed{do: doCutKV, n: r.IntN(4)}
+	case n < 91:
+		x = deed{do: doHeal}
+	case n < 94: // a crash within a checkpoint
+		return []deed{{do: doCutKV, n: r.IntN(3)}, {do: doCheckpoint}, {do: doCrash}}
+	case n < 97: // a crash with a record under way that others have led to
+		return []deed{r.acks(r.IntN(r.active)), {do: doHold}, r.acks(who), r.publish(who, 1, 10), {do: doCheckpoint}, {do: doCrash, n: r.IntN(2)}}
+	case n < 98: // a Session that begins anew while its old queue is on disk
+		again := r.connect(who)
+		again.clean, again.other = true, 100_000
+		gone, other := deed{do: doDisconnect, who: who, n: 2}, r.IntN(clients)
+		fill := r.publish(other, 20, pick(r, 1000, 70_000))
+		return []deed{gone, fill, {do: doCheckpoint}, again, r.subscribe(who), gone, fill, {do: pick(r, doCheckpoint, doCrash)}}
+	case n < 99:
+		x = r.publish(who, 20, 70_000) // the queue of who is there goes to disk
+	default: // the disk fails and the broker is stopped
+		return []deed{{do: pick(r, doFailAppends, doFailKV), n: storetest.All}, r.publish(who, 1, 10), {do: doDisconnect, who: who, n: r.IntN(3)}, {do: doRestart}}
 	}
-	return deed{do: doHeal}
+	return []deed{x}
+}
+
+func (r *taste) acks(who int) deed {
+	return deed{do: doAcks, who: who, n: r.IntN(4), other: r.IntN(3)}
 }
 
 func (h *history) String() string {
@@ -350,8 +393,12 @@ func (s *stage) settle() {
 	for again := true; again; {
 		synctest.Wait()
 		again = false
-		for _, d := range s.devices {
-			again = d.work() || again
+		for _, ended := range []bool{true, false} { // Wills come after what they follow from
+			for _, d := range s.devices {
+				if d.ended() == ended {
+					again = d.work() || again
+				}
+			}
 		}
 	}
 }

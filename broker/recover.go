@@ -22,6 +22,8 @@ type recovery struct {
 	b       *Broker
 	work    *work
 	next    uint64 // the number that the next op must have; 0: any
+	epoch   uint64 // of the record before
+	known   uint64 // the highest number that a value of the checkpoint knows
 	replays int
 }
 
@@ -31,7 +33,7 @@ func (b *Broker) recover(ctx context.Context) error {
 	b.recovering = true
 	b.retained.dirty = make(map[string]struct{})
 	r := &recovery{b: b, work: newWork(began)}
-	for _, part := range []func(context.Context) error{r.epoch, r.retained, r.sessions, r.shares, r.replay} {
+	for _, part := range []func(context.Context) error{r.begin, r.retained, r.sessions, r.shares, r.replay} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -43,7 +45,8 @@ func (b *Broker) recover(ctx context.Context) error {
 	return nil
 }
 
-func (r *recovery) epoch(ctx context.Context) error {
+// begin counts the start.
+func (r *recovery) begin(ctx context.Context) error {
 	kv := r.b.keeper.kv
 	e, err := kv.Get(ctx, epochKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -84,6 +87,7 @@ func (r *recovery) retained(ctx context.Context) error {
 			return err
 		}
 		k.Message.Number = k.Number
+		r.known = max(r.known, k.Number)
 		r.b.retained.set(k.Message)
 		return nil
 	})
@@ -105,6 +109,7 @@ func (r *recovery) sessions(ctx context.Context) error {
 func (r *recovery) restore(j *journal.Session) error {
 	s := r.open(j.Client, j.Expiry > 0 || !j.EndsAt.IsZero())
 	s.number = j.Upto
+	r.known = max(r.known, j.Upto)
 	s.firstChunk, s.nextChunk, s.deleted = j.FirstChunk, j.NextChunk, j.FirstChunk
 	s.rest = rest{online: j.Online, will: readWill(j.Will), willAt: j.WillAt, endsAt: j.EndsAt}
 	s.state.Expiry, s.state.Will = j.Expiry, s.rest.will
@@ -183,6 +188,7 @@ func (r *recovery) shares(ctx context.Context) error {
 			return nil
 		}
 		g.number = j.Upto
+		r.known = max(r.known, j.Upto)
 		g.pending = make(map[uint64]*mqtt.Message, len(j.Queue))
 		for _, d := range j.Queue {
 			d.Message.Number = d.Number
@@ -211,8 +217,13 @@ func (r *recovery) replay(ctx context.Context) error {
 	}
 	from := r.b.keeper.place + 1
 	if from > next {
-		return fmt.Errorf("restore: %w: the journal ends at record %d, and the checkpoint knows record %d; "+
-			"the journal's files have been removed or replaced", store.ErrDamaged, next-1, r.b.keeper.place)
+		// What is missing is in the checkpoint. It can be missing after a loss of power
+		// without fsync, or a repair.
+		r.b.logger.Warn("the journal ends before the latest checkpoint: what came after that, if anything did, is lost",
+			"journal_ends", next-1, "checkpoint", r.b.keeper.place)
+		from = next
+		r.b.keeper.place = next - 1
+		c.place.Store(uint64(next - 1))
 	}
 	if first > from && next > first {
 		return fmt.Errorf("restore: %w: the journal begins at record %d, expected %d; see \"fairlead store check\"", store.ErrDamaged, first, from)
@@ -222,6 +233,8 @@ func (r *recovery) replay(ctx context.Context) error {
 			return err
 		}
 	}
+	// No number is given twice, even if the journal has lost its end.
+	c.next = max(c.next, r.known+1)
 	c.applied.Store(c.next - 1)
 	return nil
 }
@@ -249,11 +262,10 @@ func (r *recovery) record(rec store.Record) error {
 		return fmt.Errorf("record %d: %w: %w", rec.Pos, store.ErrDamaged, err)
 	}
 	c := r.b.committer
-	if r.next == 0 && h.First <= c.next || h.First == r.next {
-		r.next = h.First + uint64(h.Count)
-	} else {
+	if !r.follows(h) {
 		return fmt.Errorf("record %d: %w: it begins with op %d, expected %d", rec.Pos, store.ErrDamaged, h.First, max(r.next, c.next))
 	}
+	r.next, r.epoch = h.First+uint64(h.Count), h.Epoch
 	for {
 		var op journal.Op
 		ok, err := ops.Next(&op)
@@ -270,6 +282,15 @@ func (r *recovery) record(rec store.Record) error {
 	}
 	c.next = max(c.next, r.next)
 	return nil
+}
+
+// follows reports whether the record's ops are those that come next. The numbers are
+// dense, but a start may leave some out: see replay.
+func (r *recovery) follows(h journal.Header) bool {
+	if r.next == 0 {
+		return h.First <= max(r.b.committer.next, r.known+1)
+	}
+	return h.First == r.next || h.Epoch > r.epoch && h.First > r.next
 }
 
 // op does again what the op says has been done.

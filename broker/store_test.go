@@ -11,6 +11,9 @@ import (
 
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
+	"fairlead/store"
+	"fairlead/store/mem"
+	"fairlead/store/storetest"
 )
 
 // resumed connects the Client again, whose Session must be there.
@@ -530,5 +533,44 @@ func TestCleanStartOutlivesCrash(t *testing.T) {
 		c = w.dial()
 		c.hello(mqtt.V5, "c", resume)
 		c.want("CONNACK present=false 0x00 Success")
+	})
+}
+
+// TestJournalWithoutItsEnd starts on a store whose journal has lost what the latest
+// checkpoint knows, as after a loss of power without fsync: nothing of the checkpoint
+// is lost, and no number is given twice, or new messages would be taken for old ones.
+func TestJournalWithoutItsEnd(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		pub := w.connect(mqtt.V5, "pub")
+		for i := range 3 {
+			pub.publish("a", fmt.Sprint(i), mqtt.QoS1)
+			pub.want(fmt.Sprintf("PUBACK %d 0x00 Success", i+1))
+		}
+		w.checkpoint()
+		es, err := w.o.Store.KV().List(w.Context(), "", "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		w.o.Store.Close()
+		w.faults = storetest.NewFaulty(mem.New()) // with an empty journal
+		w.o.Store = w.faults
+		for _, e := range es {
+			if _, err := w.o.Store.KV().Put(w.Context(), e.Key, e.Value, store.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.start()
+		pub = w.connect(mqtt.V5, "pub")
+		pub.publish("a", "3", mqtt.QoS1)
+		pub.want("PUBACK 1 0x00 Success")
+		w.crash()
+		sub = w.resumed(mqtt.V5, "sub")
+		for i := range 4 {
+			sub.want(fmt.Sprintf(`PUBLISH a "%d" qos=1 id=%d`, i, i+1))
+		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fairlead/cli/bench"
 	"fairlead/cli/pub"
 	"fairlead/cli/serve"
+	"fairlead/cli/store"
 	"fairlead/cli/sub"
 	"fairlead/cli/version"
 )
@@ -20,5 +21,5 @@ var Command = &cli.Command{
 		{What: "see all messages", Line: "fairlead sub -t '#' -v"},
 		{What: "send one", Line: "fairlead pub -t greeting -m hello"},
 	},
-	Commands: []*cli.Command{serve.Command, pub.Command, sub.Command, bench.Command, version.Command},
+	Commands: []*cli.Command{serve.Command, store.Command, pub.Command, sub.Command, bench.Command, version.Command},
 }
