@@ -380,10 +380,10 @@ func (c *committer) note(err error) {
 
 // trouble is why nothing can be committed at present, and since when; nil: all is
 // well.
-func (c *committer) trouble() (error, time.Time) {
+func (c *committer) trouble() (since time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failing, c.since
+	return c.since, c.failing
 }
 
 // carryOut does what the records are about, in their order.

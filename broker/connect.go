@@ -391,7 +391,7 @@ func (s *subscriber) recordEnd() error {
 	if !s.recorded {
 		return nil
 	}
-	if err, _ := s.broker.committer.trouble(); err == nil {
+	if _, err := s.broker.committer.trouble(); err == nil {
 		return nil
 	}
 	return s.broker.commitOps(func(uint64) {}, &journal.Op{Kind: journal.End, Client: s.state.ID})

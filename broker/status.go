@@ -86,7 +86,7 @@ func (b *Broker) Status(most int) Status {
 	b.queues(&st, most)
 	if b.committer != nil {
 		st.Store = &StoreStatus{Stats: b.keeper.engine.Stats()}
-		st.Store.JournalErr, st.Store.Since = b.committer.trouble()
+		st.Store.Since, st.Store.JournalErr = b.committer.trouble()
 		b.keeper.mu.Lock()
 		st.Store.CheckpointErr, st.Store.Checkpoint = b.keeper.failing, b.keeper.latest
 		b.keeper.mu.Unlock()
