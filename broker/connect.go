@@ -371,6 +371,12 @@ func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 	if s.isGone() {
 		return false, false, nil
 	}
+	if s.will != nil && !s.broker.now().Before(s.willAt) {
+		// It was due when the connection was lost, and a start may not have come to it yet.
+		if err := s.publishWill(); err != nil {
+			return false, false, &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
+		}
+	}
 	if s.past() && (l.CleanStart || s.over(s.broker.now())) {
 		err := s.recordEnd()
 		if err == nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -556,11 +557,17 @@ func (s *stage) keys(prefix string) (keys []string) {
 // cutDisk is an Engine whose KV takes a number of changes and then none.
 type cutDisk struct {
 	store.Engine
-	left int // changes that still go through; -1: all
+	mu   sync.Mutex // guards left
+	left int        // changes that still go through; -1: all
 }
 
-func (d *cutDisk) cut(after int) { d.left = after }
-func (d *cutDisk) KV() store.KV  { return &cutKV{d.Engine.KV(), d} }
+func (d *cutDisk) cut(after int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = after
+}
+
+func (d *cutDisk) KV() store.KV { return &cutKV{d.Engine.KV(), d} }
 
 type cutKV struct {
 	store.KV
@@ -568,6 +575,8 @@ type cutKV struct {
 }
 
 func (k *cutKV) take() error {
+	k.disk.mu.Lock()
+	defer k.disk.mu.Unlock()
 	if k.disk.left == 0 {
 		return errDisk
 	}

@@ -224,6 +224,11 @@ func (r *recovery) replay(ctx context.Context) error {
 		from = next
 		r.b.keeper.place = next - 1
 		c.place.Store(uint64(next - 1))
+		// Or the next start would pass over what is journaled until the next checkpoint.
+		v := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(next-1)), max(c.next-1, r.known))
+		if _, err := r.b.keeper.kv.Put(ctx, checkpointKey, v, store.PutOptions{}); err != nil {
+			return fmt.Errorf("restore: %w", err)
+		}
 	}
 	if first > from && next > first {
 		return fmt.Errorf("restore: %w: the journal begins at record %d, expected %d; see \"fairlead store check\"", store.ErrDamaged, first, from)
