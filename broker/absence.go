@@ -59,7 +59,7 @@ func (s *subscriber) leave(c *conn, why error, p session.Plan) {
 		return // what is due now is due at the next start
 	}
 	if s.recorded && (s.endsAt.IsZero() || now.Before(s.endsAt)) {
-		b.committer.later(s.offOp(now))
+		b.committer.later(nil, s.offOp(now))
 	}
 	if s.due(now) {
 		return
@@ -206,13 +206,16 @@ func (s *subscriber) endLocked() {
 		b.router.unsubscribe(s, sub)
 	}
 	b.reshare(s, s.unshare(""), false)
+	if s.recorded {
+		b.ends(s.state.ID, 1)
+	}
 	s.mu.Lock()
 	s.gone = true
 	n, bytes := s.state.Queued()
 	_, away := s.state.Away()
 	lost := n + s.state.InFlight()
 	if s.recorded {
-		b.committer.later(&journal.Op{Kind: journal.End, Client: s.state.ID})
+		b.committer.later(func() { b.ends(s.state.ID, -1) }, &journal.Op{Kind: journal.End, Client: s.state.ID})
 		b.keeper.forget(goneSession{s.state.ID, s.nextChunk > 0 || s.strays})
 	}
 	s.mu.Unlock()

@@ -122,6 +122,7 @@ type Broker struct {
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[mqtt.ClientID]*subscriber
+	ending   map[mqtt.ClientID]int // Sessions that have ended, but not on record yet
 	conns    map[*conn]struct{}
 	stopping bool
 	serving  sync.WaitGroup // one for each Serve, and for the goroutines that end Sessions
@@ -157,7 +158,7 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 func newBroker(o Options) *Broker {
 	b := &Broker{
 		limits: DefaultLimits(), admission: o.Admission, auth: o.Auth, logger: o.Logger, version: o.Version,
-		began: time.Now(), sessions: make(map[mqtt.ClientID]*subscriber), conns: make(map[*conn]struct{}),
+		began: time.Now(), sessions: make(map[mqtt.ClientID]*subscriber), ending: make(map[mqtt.ClientID]int), conns: make(map[*conn]struct{}),
 	}
 	if o.Limits != nil {
 		b.limits = *o.Limits

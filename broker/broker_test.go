@@ -390,6 +390,7 @@ func TestRetainOptions(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		pub := w.connect(mqtt.V5, "pub")
 		pub.publish("a", "kept", mqtt.QoS0, asRetained)
+		synctest.Wait()
 		opt := func(handling byte, asPublished bool) func(s *packet.Subscribe) {
 			return func(s *packet.Subscribe) {
 				s.Subscriptions[0].RetainHandling, s.Subscriptions[0].RetainAsPublished = handling, asPublished

@@ -177,11 +177,13 @@ func (c *committer) commit(t *ticket) error {
 	return <-t.done
 }
 
-// later hands in ops that nobody waits for. They are tried until they succeed.
-func (c *committer) later(ops ...*journal.Op) {
+// later hands in an op that nobody waits for. It is tried until it succeeds; then is
+// called, if it is not nil.
+func (c *committer) later(then func(), op *journal.Op) {
 	t := &ticket{}
-	for _, op := range ops {
-		t.add(op)
+	t.add(op)
+	if then != nil {
+		t.steps = append(t.steps, step{op: -1, apply: func(uint64) { then() }})
 	}
 	c.put(t)
 }

@@ -261,7 +261,6 @@ func withAuth(p, auth *packet.Properties) *packet.Properties {
 // one, or the old one if the Client wants it [MQTT-3.1.2-4] [MQTT-3.1.2-5]. A
 // connection that has it now is ended first [MQTT-3.1.4-3].
 func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet.Connack) error {
-	replaces := false
 	for {
 		s, err := b.find(l.ID)
 		if err != nil {
@@ -270,12 +269,11 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 		s.attach.Lock()
 		present, ok, err := s.takeOver(l)
 		if err == nil && !ok { // it has ended meanwhile
-			replaces = replaces || s.recorded
 			s.attach.Unlock()
 			continue
 		}
 		if err == nil {
-			err = s.record(l, present, replaces)
+			err = s.record(l, present, b.isEnding(l.ID))
 		}
 		if err == nil {
 			err = s.begin(c, l, ack(present))
@@ -341,6 +339,23 @@ func (s *subscriber) recordFailed(l *session.Link, present bool, err error) erro
 	return &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
 }
 
+// isEnding reports whether the end of a Session with this Client Identifier is not
+// on record yet: after a crash it would be there again.
+func (b *Broker) isEnding(id mqtt.ClientID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ending[id] > 0
+}
+
+// ends counts the ends of Sessions that are not on record yet.
+func (b *Broker) ends(id mqtt.ClientID, more int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ending[id] += more; b.ending[id] == 0 {
+		delete(b.ending, id)
+	}
+}
+
 // find returns the Session of the Client Identifier, made if there is none.
 func (b *Broker) find(id mqtt.ClientID) (*subscriber, error) {
 	b.mu.Lock()
@@ -378,29 +393,12 @@ func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 		}
 	}
 	if s.past() && (l.CleanStart || s.over(s.broker.now())) {
-		err := s.recordEnd()
-		if err == nil {
-			err = s.end()
-		}
-		if err != nil {
+		if err := s.end(); err != nil {
 			return false, false, &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
 		}
 		return false, false, nil
 	}
 	return s.past(), true, nil
-}
-
-// recordEnd puts the end of the Session on record before it ends, if the journal
-// can't be written at present: the Client may not be refused the next time it comes,
-// and what it was told is gone must not come back. Otherwise record does it.
-func (s *subscriber) recordEnd() error {
-	if !s.recorded {
-		return nil
-	}
-	if _, err := s.broker.committer.trouble(); err == nil {
-		return nil
-	}
-	return s.broker.commitOps(func(uint64) {}, &journal.Op{Kind: journal.End, Client: s.state.ID})
 }
 
 // past reports whether the Session has had a connection before.

@@ -327,7 +327,7 @@ func (d *device) work() bool {
 		}
 	}
 	if over && d.link == w && !w.deaf {
-		if !d.stage.wantBroken() {
+		if !d.stage.mayRefuse() {
 			d.stage.model.fail("%s: the broker has ended the connection", d.name)
 		}
 		d.lose()
@@ -360,7 +360,7 @@ func (d *device) event(e event) {
 		}
 		done(r)
 	case packet.DISCONNECT:
-		if !d.stage.wantBroken() {
+		if !d.stage.mayRefuse() {
 			m.fail("%s: DISCONNECT %v", d.name, e.reasons)
 		}
 	default:
@@ -445,7 +445,7 @@ func (d *device) answer(e event) {
 		}
 		d.out = slices.Delete(d.out, i, i+1)
 	case failed:
-		if !m.trouble {
+		if !d.stage.mayRefuse() {
 			m.fail("%s: %s is refused: %v", d.name, o.key, e.reasons[0])
 		}
 		if e.kind == packet.PUBREC {

@@ -95,10 +95,14 @@ func (k *keeper) run() {
 		case <-k.stopping:
 			return
 		case <-tick.C:
-			k.checkpoint(context.Background())
+			if !k.writing.TryLock() {
+				continue // held for a backup: spills go on, the checkpoint has time
+			}
+			k.checkpointLocked(context.Background())
+			k.writing.Unlock()
 		case <-k.wake:
 			for _, s := range k.takeList(&k.spills) {
-				k.spill(context.Background(), s)
+				k.spillNow(context.Background(), s)
 			}
 		}
 	}
@@ -151,6 +155,13 @@ func (k *keeper) takeList(list *[]*subscriber) []*subscriber {
 // checkpoint writes all that has changed since the last one, and then lets the
 // journal forget what is no longer needed.
 func (k *keeper) checkpoint(ctx context.Context) {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	k.checkpointLocked(ctx)
+}
+
+// checkpointLocked is checkpoint for who holds writing.
+func (k *keeper) checkpointLocked(ctx context.Context) {
 	err := k.tryCheckpoint(ctx)
 	k.mu.Lock()
 	was := k.failing
@@ -167,33 +178,32 @@ func (k *keeper) checkpoint(ctx context.Context) {
 }
 
 func (k *keeper) tryCheckpoint(ctx context.Context) error {
-	k.writing.Lock()
-	defer k.writing.Unlock()
 	b := k.broker
 	place := store.Pos(b.committer.place.Load())
 	number := b.committer.applied.Load()
-	if err := k.bury(ctx); err != nil {
-		return err
-	}
 	k.mu.Lock()
 	sessions, groups := k.sessions, k.groups
 	k.sessions, k.groups = nil, nil
 	k.mu.Unlock()
 	topics := b.retained.takeDirty()
-	if place == k.place && len(sessions)+len(groups)+len(topics) == 0 {
+	w := &kvWriter{ctx: ctx, kv: k.kv}
+	if w.err = k.bury(ctx); w.err == nil && place == k.place && len(sessions)+len(groups)+len(topics) == 0 {
 		return nil
 	}
-	w := &kvWriter{ctx: ctx, kv: k.kv}
 	for _, s := range sessions {
-		k.spillBefore(ctx, s)
-		k.dropStrays(w, s)
+		if w.err == nil {
+			w.err = k.spillBefore(ctx, s)
+			k.dropStrays(w, s)
+		}
 		s.write(w)
 	}
 	for _, g := range groups {
 		g.write(w, b)
 	}
 	b.retained.write(w, topics)
-	w.flush()
+	if w.flush(); w.err == nil {
+		w.err = k.bury(ctx) // what has ended before its turn: the journal is about to forget it
+	}
 	if w.err == nil && place != k.place {
 		v := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(place)), number)
 		_, w.err = k.kv.Put(ctx, checkpointKey, v, store.PutOptions{})
@@ -431,7 +441,7 @@ func writtenSubscription(s *session.Subscription) journal.Subscription {
 
 // spillBefore spills the queue of a Session that is about to be written, if it is
 // long for what its Client does, or memory is short.
-func (k *keeper) spillBefore(ctx context.Context, s *subscriber) {
+func (k *keeper) spillBefore(ctx context.Context, s *subscriber) error {
 	s.mu.Lock()
 	here := s.hereLocked()
 	away, _ := s.state.Away()
@@ -439,13 +449,13 @@ func (k *keeper) spillBefore(ctx context.Context, s *subscriber) {
 	s.mu.Unlock()
 	switch {
 	case here == 0:
-		return
+		return nil
 	case absent && (here >= spillAbsent || away > 0 || k.broker.inMemory() > k.broker.limits.QueuedMemory/4):
 	case here >= spillPresent:
 	default:
-		return
+		return nil
 	}
-	k.spill(ctx, s)
+	return k.spill(ctx, s)
 }
 
 // hereLocked is what the queue holds in memory, in bytes.
@@ -455,11 +465,21 @@ func (s *subscriber) hereLocked() int {
 	return bytes - away
 }
 
+// spillNow spills a queue that has become long. After a failure it is asked again
+// later, and by nobody else, because spilling stays set.
+func (k *keeper) spillNow(ctx context.Context, s *subscriber) {
+	err := k.spill(ctx, s)
+	if err == nil {
+		return
+	}
+	k.broker.logger.Warn("a queue could not be moved to disk", "client", s.state.ID, "err", err)
+	time.AfterFunc(retryEvery, func() { k.wantSpill(s) })
+}
+
 // spill writes the queue of the Session to the KV, but for what is kept at hand.
-func (k *keeper) spill(ctx context.Context, s *subscriber) {
+func (k *keeper) spill(ctx context.Context, s *subscriber) error {
 	for {
 		s.mu.Lock()
-		s.spilling = false
 		keep := keepPresent
 		if s.conn == nil {
 			keep = 0
@@ -470,10 +490,12 @@ func (k *keeper) spill(ctx context.Context, s *subscriber) {
 			ds = s.state.Leaving(nil, keep, batchBytes)
 		}
 		next := s.nextChunk
-		s.mu.Unlock()
 		if len(ds) == 0 {
-			return
+			s.spilling = false
+			s.mu.Unlock()
+			return nil
 		}
+		s.mu.Unlock()
 		for rest := ds; len(rest) > 0; {
 			n := chunkLen(rest)
 			ops = append(ops, store.Op{Key: chunkKey(s.state.ID, next), Value: appendChunk(rest[:n])})
@@ -488,8 +510,7 @@ func (k *keeper) spill(ctx context.Context, s *subscriber) {
 		if err != nil {
 			s.state.Left(0)
 			s.mu.Unlock()
-			k.broker.logger.Warn("a queue could not be moved to disk", "client", s.state.ID, "err", err)
-			return
+			return err
 		}
 		n, bytes := s.state.Away()
 		if n == 0 {

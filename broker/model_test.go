@@ -30,6 +30,7 @@ type message struct {
 	qos            mqtt.QoS
 	retain, empty  bool
 	resent         bool // after a reconnect
+	troubled       bool // the journal failed when it was sent: what was refused may come again, later
 	seq            int
 	sent, acked    int // by the model's clock
 
@@ -85,7 +86,7 @@ func (m *model) calm() { m.trouble = false }
 
 func (m *model) add(by, topic string, q mqtt.QoS) *message {
 	x := &message{key: fmt.Sprint("m", len(m.order)), topic: topic, by: by, qos: q, seq: len(m.order),
-		sent: m.tick(), acked: notYet, seen: map[string]bool{}}
+		sent: m.tick(), acked: notYet, troubled: m.trouble, seen: map[string]bool{}}
 	m.messages[x.key] = x
 	m.order = append(m.order, x)
 	return x
@@ -152,10 +153,12 @@ func (m *model) connected(d *device, present bool) {
 		m.returned(s, present, now)
 	}
 	if !present {
+		vague := false // what failed before may still be on disk after a crash
 		if s != nil {
+			vague = s.vague && d.asked.other == 0
 			m.end(s)
 		}
-		s = &past{who: d.name, subs: map[string]*wish{}, got: map[string]int{}, got2: map[string]int{}, first: map[string]int{}}
+		s = &past{vague: vague, who: d.name, subs: map[string]*wish{}, got: map[string]int{}, got2: map[string]int{}, first: map[string]int{}}
 		m.sessions = append(m.sessions, s)
 		d.session = s
 	}
@@ -315,7 +318,7 @@ func (m *model) received(s *past, key string, e event) {
 	if s.got2[key] > 1 {
 		m.fail("%s got %s with QoS 2 for the second time", s.who, key)
 	}
-	if s.got[key] == 1 && !x.isWill && (!x.resent || s.wanted(x)) { // [MQTT-4.6.0-5]
+	if s.got[key] == 1 && !x.isWill && (!x.resent || s.wanted(x) && !x.troubled) { // [MQTT-4.6.0-5]
 		line := fmt.Sprint(x.by, x.topic, x.qos, e.qos)
 		if last, ok := s.first[line]; ok && last > x.seq {
 			m.fail("%s got %s after m%d", s.who, key, last)

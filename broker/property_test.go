@@ -7,16 +7,19 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/store"
 	"fairlead/store/mem"
+	"fairlead/store/pebble"
 	"fairlead/store/storetest"
 )
 
@@ -48,6 +51,8 @@ func TestProperty(t *testing.T) {
 // history is what happens in one world.
 type history struct {
 	often bool // checkpoints come by themselves
+	disk  bool // the engine is that for disks
+	tight bool // queues are soon full
 	steps []deed
 }
 
@@ -121,7 +126,7 @@ func pick[T any](r *taste, list ...T) T { return list[r.IntN(len(list))] }
 
 func newHistory(seed uint64) *history {
 	r := newTaste(rand.New(rand.NewPCG(seed, 0)))
-	h := &history{often: r.IntN(2) == 0}
+	h := &history{often: r.IntN(2) == 0, disk: seed%10 == 0, tight: seed%7 == 0}
 	for who := range clients {
 		h.steps = append(h.steps, r.connect(who))
 		for range r.IntN(3) {
@@ -214,7 +219,7 @@ func (r *taste) acks(who int) deed {
 
 func (h *history) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "checkpoints come by themselves: %v\n", h.often)
+	fmt.Fprintf(&b, "checkpoints come by themselves: %v, store/pebble: %v, short queues: %v\n", h.often, h.disk, h.tight)
 	for i, s := range h.steps {
 		fmt.Fprintf(&b, "%2d %s\n", i, s)
 	}
@@ -245,7 +250,7 @@ func (s deed) String() string {
 func (h *history) shrink(t *testing.T, seed uint64) {
 	for size := len(h.steps) / 2; size > 0; size /= 2 {
 		for at := 0; at+size <= len(h.steps); {
-			less := &history{often: h.often}
+			less := &history{often: h.often, disk: h.disk, tight: h.tight}
 			less.steps = append(append(less.steps, h.steps[:at]...), h.steps[at+size:]...)
 			if less.play(t, seed) != nil {
 				h.steps = less.steps
@@ -299,9 +304,20 @@ type stage struct {
 }
 
 func newStage(t *testing.T, h *history, seed uint64) *stage {
-	s := &stage{t: t, disk: &cutDisk{Engine: mem.New(), left: -1}, model: newModel()}
+	s := &stage{t: t, disk: &cutDisk{Engine: mem.New()}, model: newModel()}
+	s.disk.cut(-1)
+	if h.disk {
+		e, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.disk.Engine = e
+	}
 	s.faults = storetest.NewFaulty(s.disk)
 	s.o = Options{CheckpointEvery: time.Hour}
+	if h.tight {
+		s.o.Limits = limits(func(l *Limits) { l.QueueMessages = 3 })
+	}
 	if h.often {
 		s.o.CheckpointEvery = 2 * time.Second
 	}
@@ -473,15 +489,18 @@ func (s *stage) finish() {
 	s.step(deed{do: doHeal})
 	time.Sleep(10 * time.Second) // Wills, and Sessions with a short time
 	s.settle()
-	for _, d := range s.devices {
-		if d.link == nil {
-			d.connect(deed{do: doConnect, other: 100_000, will: -1})
+	for again := true; again; time.Sleep(5 * time.Second) {
+		again = false
+		for _, d := range s.devices {
+			if d.link == nil { // again and again, if what it publishes is refused
+				again = true
+				d.connect(deed{do: doConnect, other: 100_000, will: -1})
+				s.settle()
+			}
+			d.giveAcks(1<<20, atOnce)
 			s.settle()
 		}
-		d.giveAcks(1<<20, atOnce)
-		s.settle()
 	}
-	time.Sleep(5 * time.Second)
 	s.settle()
 	s.model.final()
 	reader := newDevice(s, "reader", mqtt.V5)
@@ -528,6 +547,9 @@ func (s *stage) drained() {
 		}
 	}
 	j := s.faults.Journal()
+	if _, inMemory := s.disk.Engine.(*mem.Engine); !inMemory {
+		return // on disk it is trimmed by whole files
+	}
 	if first, next, err := j.Span(s.t.Context(), j.Own()); err != nil || first != next {
 		s.model.fail("the journal has the records %d to %d, %v: want none", first, next, err)
 	}
@@ -557,17 +579,11 @@ func (s *stage) keys(prefix string) (keys []string) {
 // cutDisk is an Engine whose KV takes a number of changes and then none.
 type cutDisk struct {
 	store.Engine
-	mu   sync.Mutex // guards left
-	left int        // changes that still go through; -1: all
+	left atomic.Int64 // changes that still go through; negative: all
 }
 
-func (d *cutDisk) cut(after int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.left = after
-}
-
-func (d *cutDisk) KV() store.KV { return &cutKV{d.Engine.KV(), d} }
+func (d *cutDisk) cut(after int) { d.left.Store(int64(after)) }
+func (d *cutDisk) KV() store.KV  { return &cutKV{d.Engine.KV(), d} }
 
 type cutKV struct {
 	store.KV
@@ -575,13 +591,11 @@ type cutKV struct {
 }
 
 func (k *cutKV) take() error {
-	k.disk.mu.Lock()
-	defer k.disk.mu.Unlock()
-	if k.disk.left == 0 {
+	switch left := k.disk.left.Load(); {
+	case left == 0:
 		return errDisk
-	}
-	if k.disk.left > 0 {
-		k.disk.left--
+	case left > 0:
+		k.disk.left.Add(-1)
 	}
 	return nil
 }
@@ -603,9 +617,9 @@ func (k *cutKV) Batch(ctx context.Context, ops []store.Op) error {
 // serve gives a connection to the broker.
 func (s *stage) serve(nc listen.Conn) { go s.b.Serve(nc) }
 
-// wantBroken reports whether the end of a connection that a client did not want is
-// no surprise.
-func (s *stage) wantBroken() bool { return s.model.trouble }
+// mayRefuse reports whether a message that is refused is no surprise, or that the
+// broker ends a connection.
+func (s *stage) mayRefuse() bool { return s.model.trouble || s.o.Limits != nil }
 
 // connackOf and others turn packets, which a Reader uses again, into values.
 type event struct {

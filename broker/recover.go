@@ -110,7 +110,7 @@ func (r *recovery) restore(j *journal.Session) error {
 	s := r.open(j.Client, j.Expiry > 0 || !j.EndsAt.IsZero())
 	s.number = j.Upto
 	r.known = max(r.known, j.Upto)
-	s.firstChunk, s.nextChunk, s.deleted = j.FirstChunk, j.NextChunk, j.FirstChunk
+	s.firstChunk, s.nextChunk = j.FirstChunk, j.NextChunk // deleted stays 0: those before may be left
 	s.rest = rest{online: j.Online, will: readWill(j.Will), willAt: j.WillAt, endsAt: j.EndsAt}
 	s.state.Expiry, s.state.Will = j.Expiry, s.rest.will
 	past := session.Past{
@@ -312,6 +312,9 @@ func (r *recovery) op(op *journal.Op) error {
 		r.send(op, s)
 		return nil
 	}
+	if s == nil && op.Kind == journal.End {
+		r.b.keeper.forget(goneSession{op.Client, true}) // it may have been spilled when it ended
+	}
 	if s == nil || op.Number <= s.number {
 		return nil
 	}
@@ -453,12 +456,14 @@ func (b *Broker) resume() {
 	for _, s := range all {
 		s.attach.Lock()
 		if s.rest.online {
+			s.mu.Lock() // the keeper may be looking already
 			p := s.state.Disconnect(session.Ending{})
+			s.mu.Unlock()
 			s.will, s.willAt = p.Will, now.Add(p.WillAfter)
 			if p.Ends {
 				s.endsAt = now.Add(p.EndsAfter)
 			}
-			b.committer.later(s.offOp(now))
+			b.committer.later(nil, s.offOp(now))
 			s.rested()
 		} else {
 			s.will, s.willAt, s.endsAt = s.rest.will, s.rest.willAt, s.rest.endsAt

@@ -1,17 +1,23 @@
 package broker
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"fairlead/journal"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
+	"fairlead/store"
+	"fairlead/store/mem"
 	"fairlead/store/storetest"
 	"fairlead/trace"
 )
@@ -265,7 +271,7 @@ func TestTroubleAnswersAll(t *testing.T) {
 		pub.publish("a", "x", mqtt.QoS1)
 		pub.want("PUBACK 1 0x80 Unspecified error")
 		for i := range recordOps + 10 {
-			w.b.committer.later(&journal.Op{Kind: journal.Off, Client: mqtt.ClientID(fmt.Sprint(i))})
+			w.b.committer.later(nil, &journal.Op{Kind: journal.Off, Client: mqtt.ClientID(fmt.Sprint(i))})
 		}
 		pub.publish("a", "y", mqtt.QoS1)
 		pub.want("PUBACK 2 0x80 Unspecified error")
@@ -409,26 +415,156 @@ func TestGroupOfEndedMember(t *testing.T) {
 func TestCleanStartInTrouble(t *testing.T) {
 	playStored(t, Options{}, func(w *world) {
 		w.connect(mqtt.V5, "c", expiry(1000)).close()
-		pub := w.connect(mqtt.V5, "pub", expiry(1000))
-		w.faults.FailAppends(2, errDisk)
-		pub.publish("a", "x", mqtt.QoS2)
-		pub.want("PUBREC 1 0x80 Unspecified error")
+		w.faults.FailAppends(3, errDisk)
 		c := w.dial()
 		c.hello(mqtt.V5, "c", expiry(1000), func(c *packet.Connect) { c.CleanStart = true })
 		c.want("CONNACK present=false 0x88 Server unavailable")
-		w.faults.FailAppends(storetest.All, errDisk)
-		for range 2 {
+		for line := ""; line != "CONNACK present=false 0x00 Success"; {
 			c = w.dial()
 			c.hello(mqtt.V5, "c")
-			if got := c.next(); got == "CONNACK present=false 0x00 Success" {
-				break
-			}
-			w.faults.FailAppends(0, nil)
+			line = c.next()
 		}
-		w.faults.FailAppends(storetest.All, errDisk)
 		w.crash()
 		c = w.dial()
 		c.hello(mqtt.V5, "c", resume)
 		c.want("CONNACK present=false 0x00 Success")
+		if len(w.b.ending) > 0 {
+			t.Errorf("still ending: %v", w.b.ending)
+		}
+	})
+}
+
+// TestChunksReadBeforeCrash ends the broker when a Session is written that has read
+// from disk, and what it has read is not deleted.
+func TestChunksReadBeforeCrash(t *testing.T) {
+	playStored(t, Options{CheckpointEvery: time.Hour}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		w.fill("a", 20)
+		w.b.keeper.checkpoint(w.Context())
+		sub = w.resumed(mqtt.V5, "sub")
+		sub.wantFilled(20)
+		kw := &kvWriter{ctx: w.Context(), kv: w.o.Store.KV()}
+		w.b.sessions["sub"].write(kw)
+		kw.ops = kw.ops[:1]
+		if kw.flush(); kw.err != nil || len(w.chunks()) == 0 {
+			t.Fatalf("%v, %d chunks", kw.err, len(w.chunks()))
+		}
+		w.crash()
+		w.b.keeper.checkpoint(w.Context())
+		if keys := w.chunks(); len(keys) > 0 {
+			t.Errorf("chunks are left: %q", keys)
+		}
+	})
+}
+
+// meanwhile is an Engine that does something else before the next Batch of its KV.
+type meanwhile struct {
+	store.Engine
+	do func()
+}
+
+func (m *meanwhile) KV() store.KV { return meanwhileKV{m.Engine.KV(), m} }
+
+type meanwhileKV struct {
+	store.KV
+	m *meanwhile
+}
+
+func (k meanwhileKV) Batch(ctx context.Context, ops []store.Op) error {
+	if do := k.m.do; do != nil {
+		k.m.do = nil
+		do()
+	}
+	return k.KV.Batch(ctx, ops)
+}
+
+// TestEndDuringCheckpoint ends a Session with a queue on disk between the moments at
+// which a checkpoint deletes what has ended and writes what has not.
+func TestEndDuringCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &meanwhile{Engine: mem.New()}
+		w := &world{T: t, o: Options{CheckpointEvery: time.Hour, Store: storetest.NewFaulty(m)}}
+		w.faults = w.o.Store.(*storetest.Faulty)
+		defer func() { w.o.Store.Close() }()
+		w.run(func(w *world) {
+			w.connect(mqtt.V5, "other", expiry(1)).close()
+			time.Sleep(2 * time.Second)
+			sub := w.connect(mqtt.V5, "sub", expiry(1000))
+			sub.subscribe("a", mqtt.QoS1)
+			sub.close()
+			w.fill("a", 50)
+			w.b.keeper.spill(w.Context(), w.b.sessions["sub"])
+			w.connect(mqtt.V5, "other", expiry(1)).close()
+			time.Sleep(2 * time.Second)
+			m.do = func() {
+				w.connect(mqtt.V5, "sub").close() // Clean Start
+			}
+			w.b.keeper.checkpoint(w.Context())
+			w.crash()
+			w.b.keeper.checkpoint(w.Context())
+			if keys := w.chunks(); len(keys) > 0 {
+				t.Errorf("chunks are left: %q", keys)
+			}
+		})
+	})
+}
+
+// TestSpillFailsQuietly lets a long queue grow while the KV can't be written: it is
+// tried each second, not with each message.
+func TestSpillFailsQuietly(t *testing.T) {
+	var log bytes.Buffer
+	playStored(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		w.faults.FailKV(storetest.All, errDisk)
+		w.fill("a", 1500)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		w.faults.FailKV(0, nil)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "could not be moved"); n == 0 || n > 5 {
+			t.Errorf("%d warnings, want a few", n)
+		}
+		if w.b.inMemory() > 0 {
+			t.Errorf("%d bytes of the queue are in memory", w.b.inMemory())
+		}
+		sub = w.resumed(mqtt.V5, "sub")
+		sub.wantFilled(1500)
+	})
+}
+
+// TestEndDuringSpill ends a Session, and all that is known of it, while its queue is
+// written to disk.
+func TestEndDuringSpill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &meanwhile{Engine: mem.New()}
+		w := &world{T: t, o: Options{CheckpointEvery: time.Hour, Store: storetest.NewFaulty(m)}}
+		w.faults = w.o.Store.(*storetest.Faulty)
+		defer func() { w.o.Store.Close() }()
+		w.run(func(w *world) {
+			sub := w.connect(mqtt.V5, "sub", expiry(1000))
+			sub.subscribe("a", mqtt.QoS1)
+			sub.close()
+			w.fill("a", 10)
+			s := w.b.sessions["sub"]
+			w.b.keeper.checkpoint(w.Context())
+			w.fill("a", 50)
+			m.do = func() {
+				w.connect(mqtt.V5, "sub").close() // Clean Start
+				if err := w.b.keeper.bury(w.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			w.b.keeper.spill(w.Context(), s)
+			w.crash()
+			w.b.keeper.checkpoint(w.Context())
+			if keys := w.chunks(); len(keys) > 0 {
+				t.Errorf("chunks are left: %q", keys)
+			}
+		})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -240,7 +241,7 @@ func TestWillSurvives(t *testing.T) {
 		synctest.Wait()
 		again()
 		w.resumed(mqtt.V5, "back")
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		watch = w.resumed(mqtt.V5, "watch")
 		seen := map[string]int{}
 		for range 3 {
@@ -572,5 +573,46 @@ func TestJournalWithoutItsEnd(t *testing.T) {
 		for i := range 4 {
 			sub.want(fmt.Sprintf(`PUBLISH a "%d" qos=1 id=%d`, i, i+1))
 		}
+	})
+}
+
+// TestSpillWhileHeld lets a queue grow while checkpoints are held for a backup: it
+// goes to disk all the same.
+func TestSpillWhileHeld(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("a", mqtt.QoS1)
+		sub.close()
+		pub := w.connect(mqtt.V5, "pub")
+		err := w.b.Hold(w.Context(), func(store.Pos) error {
+			w.checkpoint() // its time comes, and it is left out
+			payload := strings.Repeat("x", 100<<10)
+			for i := range 20 {
+				pub.publish("a", payload, mqtt.QoS1)
+				pub.want(fmt.Sprintf("PUBACK %d 0x00 Success", i+1))
+			}
+			synctest.Wait()
+			if w.b.away.Load() == 0 {
+				t.Error("nothing of 2 MB is on disk")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSubscribeStaysBehind sends a retained message and a SUBSCRIBE for it at once: the
+// message waits for the journal, and the SUBSCRIBE with it.
+func TestSubscribeStaysBehind(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		c := w.connect(mqtt.V5, "c")
+		c.send(&packet.Publish{Topic: []byte("a"), Payload: []byte("kept"), Retain: true},
+			&packet.Subscribe{ID: 1, Subscriptions: []packet.Subscription{{Filter: "a"}}})
+		c.want("SUBACK 1 00", `PUBLISH a "kept" retain`, "silence")
+		c.send(&packet.Publish{Topic: []byte("a"), Payload: []byte("new"), Retain: true},
+			&packet.Unsubscribe{ID: 2, Filters: []string{"a"}})
+		c.want(`PUBLISH a "new"`, "UNSUBACK 2 00", "silence")
 	})
 }

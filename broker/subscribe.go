@@ -13,6 +13,9 @@ import (
 // subscribe creates subscriptions, acknowledges them, and has the Retained
 // Messages sent that match.
 func (c *conn) subscribe(p *packet.Subscribe) error {
+	if err := c.commitTicket(); err != nil { // what came before it
+		return err
+	}
 	var id uint32
 	if p.Properties.Has(mqtt.SubscriptionIdentifier) {
 		id = p.Properties.SubscriptionID
@@ -71,9 +74,6 @@ func (c *conn) record(ops []*journal.Op, do func(number uint64)) error {
 	if !s.durable || len(ops) == 0 {
 		locked(0)
 		return nil
-	}
-	if err := c.commitTicket(); err != nil { // what came before it
-		return err
 	}
 	c.work.flushDirty()
 	return c.broker.commitOps(locked, ops...)
@@ -161,6 +161,9 @@ func (c *conn) wakeShares(p *packet.Subscribe) {
 // [MQTT-3.10.4-2]; what is under way or waits is still delivered
 // [MQTT-3.10.4-3].
 func (c *conn) unsubscribe(p *packet.Unsubscribe) error {
+	if err := c.commitTicket(); err != nil { // what came before it
+		return err
+	}
 	ack := &packet.Unsuback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, len(p.Filters))}
 	var ops []*journal.Op
 	for _, filter := range p.Filters {
