@@ -23,7 +23,7 @@ BENCH_ARGS ?=
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What holds state that goroutines share.
-RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./broker/... ./node/... ./client/... ./cli/...
+RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./broker/... ./admin/... ./node/... ./client/... ./cli/...
 
 .PHONY: help build run test check lint race fuzz crash bench benchmicro conformance cover shape setup clean
 

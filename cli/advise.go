@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 
+	"fairlead/admin"
 	"fairlead/client"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
+	"fairlead/store/backup"
 )
 
 // advise says what to do about err in one sentence, or "".
@@ -26,6 +28,10 @@ func advise(err error) string {
 	}
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, admin.ErrUnreachable):
+		return "Is a broker running on that data directory? --data DIR names another one."
+	case errors.Is(err, backup.ErrNoPassphrase):
+		return "Give it with --passphrase-file FILE, or in FAIRLEAD_PASSPHRASE."
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "Nothing listens there. \"fairlead serve\" starts a broker; -h and -p (or -L) name another one."
 	case errors.As(err, &dns):

@@ -32,7 +32,8 @@ func (e errorText) Error() string { return string(e) }
 // TestOrderOfStrength sets one value in each place: a later place wins.
 func TestOrderOfStrength(t *testing.T) {
 	yaml := "limits:\n  queue_messages: 1\n  subscriptions: 1\n  inflight: 1\n"
-	env := []string{"FAIRLEAD_LIMITS__QUEUE_MESSAGES=2", "FAIRLEAD_LIMITS__SUBSCRIPTIONS=2", "OTHER=x"}
+	env := []string{"FAIRLEAD_LIMITS__QUEUE_MESSAGES=2", "FAIRLEAD_LIMITS__SUBSCRIPTIONS=2", "OTHER=x",
+		"FAIRLEAD_CONFIG=f", "FAIRLEAD_PASSPHRASE=x"} // those two are not settings
 	c, err := load(t, yaml, env, Setting{"--set", "limits.queue_messages", "3"})
 	if err != nil {
 		t.Fatal(err)

@@ -284,7 +284,7 @@ func (c *Config) loadEnv(env []string, at places) (errs []error) {
 	for _, kv := range env {
 		name, value, ok := strings.Cut(kv, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ok || !ours || key == "CONFIG" {
+		if !ok || !ours || key == "CONFIG" || key == "PASSPHRASE" { // those are for commands
 			continue
 		}
 		path := strings.Split(strings.ToLower(key), "__")

@@ -12,11 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"fairlead/admin"
 	"fairlead/broker"
 	"fairlead/config"
 	"fairlead/listen"
 	"fairlead/mqtt/session"
 	"fairlead/store"
+	"fairlead/store/backup"
 	"fairlead/store/pebble"
 )
 
@@ -48,7 +50,7 @@ func Run(ctx context.Context, n Node) error {
 	if err != nil {
 		return err
 	}
-	engine, err := openStore(n)
+	engine, err := openStore(ctx, n)
 	if err != nil {
 		closeAll(listeners)
 		return err
@@ -64,6 +66,7 @@ func Run(ctx context.Context, n Node) error {
 		closeAll(listeners)
 		return err
 	}
+	local := openAdmin(n, b, engine)
 
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -83,6 +86,11 @@ func Run(ctx context.Context, n Node) error {
 	<-ctx.Done()
 	n.Logger.Info("shutting down")
 	stop()
+	if local != nil {
+		if err := local.Close(); err != nil { // before Shutdown, which waits for a backup
+			n.Logger.Warn("the administration's socket was not closed well", "err", err)
+		}
+	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	err = b.Shutdown(last)
@@ -125,8 +133,21 @@ func closeAll(ls []*listen.Listener) {
 	}
 }
 
+// openAdmin opens the socket for "fairlead status" and "fairlead backup"; nil if it
+// can't be: clients are served all the same.
+func openAdmin(n Node, b *broker.Broker, engine store.Engine) *admin.Server {
+	a, err := admin.Open(admin.Options{
+		Dir: n.Config.Data, Broker: b, Store: engine, Durability: n.Config.Durability, Logger: n.Logger,
+	})
+	if err != nil {
+		n.Logger.Error("no local administration: \"fairlead status\" and \"fairlead backup\" can't reach this broker", "err", err)
+		return nil
+	}
+	return a
+}
+
 // openStore opens what must survive in the data directory; nil if nothing must.
-func openStore(n Node) (store.Engine, error) {
+func openStore(ctx context.Context, n Node) (store.Engine, error) {
 	c := n.Config
 	o := pebble.Options{Logger: n.Logger}
 	switch c.Durability {
@@ -140,6 +161,13 @@ func openStore(n Node) (store.Engine, error) {
 	e, err := pebble.Open(c.Data, o)
 	if err != nil {
 		return nil, err
+	}
+	half, err := backup.Unfinished(ctx, e)
+	if half {
+		err = fmt.Errorf("data directory %s: %w", c.Data, backup.ErrUnfinished)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
 }

@@ -4,9 +4,12 @@ package root
 
 import (
 	"fairlead/cli"
+	"fairlead/cli/backup"
 	"fairlead/cli/bench"
 	"fairlead/cli/pub"
+	"fairlead/cli/restore"
 	"fairlead/cli/serve"
+	"fairlead/cli/status"
 	"fairlead/cli/store"
 	"fairlead/cli/sub"
 	"fairlead/cli/version"
@@ -21,5 +24,8 @@ var Command = &cli.Command{
 		{What: "see all messages", Line: "fairlead sub -t '#' -v"},
 		{What: "send one", Line: "fairlead pub -t greeting -m hello"},
 	},
-	Commands: []*cli.Command{serve.Command, store.Command, pub.Command, sub.Command, bench.Command, version.Command},
+	Commands: []*cli.Command{
+		serve.Command, status.Command, backup.Command, restore.Command, store.Command,
+		pub.Command, sub.Command, bench.Command, version.Command,
+	},
 }

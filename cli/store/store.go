@@ -3,11 +3,14 @@
 package store
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"fairlead/cli"
@@ -17,16 +20,19 @@ import (
 // Command is "fairlead store".
 var Command = &cli.Command{
 	Name: "store", Group: "Broker", Summary: "check or repair the data of a broker that is stopped",
-	About: `A broker that finds its journal damaged does not start. check says what is lost,
-repair makes it start without that. Exit code: 0 done, 1 damaged or not possible,
-2 wrong command line.`,
+	About: "A broker that finds its journal damaged does not start. check says what is lost,\nrepair makes it start without that.",
 	Examples: []cli.Example{
-		{What: "what is there, and can it be read?", Line: "fairlead store check --data /var/lib/fairlead"},
+		{What: "is everything readable?", Line: "fairlead store check --data /var/lib/fairlead"},
+		{What: "go on without what is not", Line: "fairlead store repair --data /var/lib/fairlead"},
 	},
 	Commands: []*cli.Command{
 		{
-			Name: "check", Summary: "read everything and change nothing",
-			About: `Reads the journal and the key-value store and says what can't be read.
+			Name: "check", Summary: "read everything and say what can't be read",
+			About: `Reads each record of the journal and each value of the key-value store, compares
+checksums, and reads what they hold. Nothing is changed, but for what every start
+does: a record at the very end that a crash tore, which was never acknowledged, is
+cut off. If the journal is damaged, nothing at all is changed, and what the values
+hold can be read only after a repair.
 
 Exit code: 0 all is well, 1 damaged or not readable, 2 wrong command line.`,
 			Examples: []cli.Example{
@@ -37,19 +43,23 @@ Exit code: 0 all is well, 1 damaged or not readable, 2 wrong command line.`,
 		},
 		{
 			Name: "repair", Summary: "let a broker start on a damaged journal",
-			About: `Keeps all that stands before the damage. What is damaged, and what stands behind
-it, is moved aside and never deleted. Records that are lost are named: what was
-acknowledged in them is gone.
+			About: `Says what is lost and asks before it does anything. Then it keeps all that stands
+before the damage; what is damaged, and what stands behind it, is moved aside and
+never deleted. What was acknowledged in the records that are lost is gone, unless
+the latest checkpoint has it.
 
-Exit code: 0 the journal can be read, 1 it could not be repaired, 2 wrong command
-line.`,
+A damaged key-value store can't be repaired: restore a backup.
+
+Exit code: 0 the journal can be read, 1 it could not be repaired, or the answer was
+no, 2 wrong command line.`,
 			Examples: []cli.Example{
-				{What: "after \"fairlead store check\" has said what is lost", Line: "fairlead store repair --data /var/lib/fairlead --yes"},
+				{What: "look, and decide", Line: "fairlead store repair --data /var/lib/fairlead"},
+				{What: "without being asked", Line: "fairlead store repair --data /var/lib/fairlead --yes"},
 			},
 			New: func() (*cli.Flags, cli.Run) {
 				c := &command{}
 				f := c.flags()
-				f.Bool(&c.yes, "yes", "do it; without it nothing is changed")
+				f.Bool(&c.yes, "yes", "do not ask; needed where there is no terminal")
 				return f, c.repair
 			},
 		},
@@ -58,128 +68,125 @@ line.`,
 
 // command is the flags' values.
 type command struct {
-	dir    string
+	data   cli.Data
 	asJSON bool
 	yes    bool
 }
 
 func (c *command) flags() *cli.Flags {
 	f := cli.NewFlags()
-	f.String(&c.dir, "data", "DIR", "the broker's data directory; default ./fairlead-data")
+	c.data.Flags(f)
 	f.Bool(&c.asJSON, "json", "as a JSON object")
 	return f
 }
 
-func (c *command) data() string {
-	if c.dir == "" {
-		return "./fairlead-data"
-	}
-	return c.dir
-}
-
 func (c *command) check(ctx context.Context, env *cli.Env, _ []string) error {
-	r, err := pebble.Check(ctx, c.data(), pebble.Options{}, progress(env))
-	if err != nil && r.Damage == nil && r.KVErr == nil {
-		return fmt.Errorf("check %s: %w", c.data(), err)
+	dir, err := c.data.Dir(env)
+	if err != nil {
+		return err
+	}
+	r, err := survey(ctx, env, dir)
+	if err != nil {
+		return err
+	}
+	if r.sound() {
+		meter := cli.NewMeter(env)
+		r.Contents, err = readContents(ctx, dir, meter)
+		meter.Clear()
+		if ctx.Err() != nil {
+			return cli.TimedOut(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("read what %s holds: %w", dir, err)
+		}
 	}
 	if err := c.say(env, r); err != nil {
 		return err
 	}
-	if r.Damage != nil || r.KVErr != nil {
+	if !r.sound() {
 		return &cli.ExitError{Code: cli.ExitFailed}
 	}
 	return nil
 }
 
-func (c *command) repair(ctx context.Context, env *cli.Env, _ []string) error {
-	if !c.yes {
-		return cli.Usagef("repair gives up what can't be read: look at \"fairlead store check\" first, then say --yes")
+// survey lets the engine check the directory. Damage stands in the report.
+func survey(ctx context.Context, env *cli.Env, dir string) (*report, error) {
+	meter := cli.NewMeter(env)
+	defer meter.Clear()
+	r, err := pebble.Check(ctx, dir, pebble.Options{}, progress(meter))
+	if ctx.Err() != nil {
+		return nil, cli.TimedOut(ctx)
 	}
-	r, err := pebble.Repair(ctx, c.data(), pebble.Options{}, time.Now(), progress(env))
+	if err != nil && r.Damage == nil && r.KVErr == nil {
+		return nil, err
+	}
+	return newReport(dir, r), nil
+}
+
+func progress(meter *cli.Meter) pebble.Progress {
+	return func(done, total int64) {
+		meter.Show(func() string { return fmt.Sprintf("journal %3d %% of %s", done*100/max(1, total), cli.Size(total)) })
+	}
+}
+
+func (c *command) repair(ctx context.Context, env *cli.Env, _ []string) error {
+	dir, err := c.data.Dir(env)
 	if err != nil {
-		return fmt.Errorf("repair %s: %w", c.data(), err)
+		return err
+	}
+	before, err := survey(ctx, env, dir)
+	if err != nil {
+		return err
+	}
+	switch {
+	case before.KVError != "":
+		return errors.Join(c.say(env, before), errors.New("the key-value store can't be repaired: restore a backup into another directory"))
+	case before.Damage == nil:
+		return c.say(env, before)
+	}
+	if !c.yes {
+		if err := c.ask(env, before); err != nil {
+			return err
+		}
+	}
+	meter := cli.NewMeter(env)
+	after, err := pebble.Repair(ctx, dir, pebble.Options{}, time.Now(), progress(meter))
+	meter.Clear()
+	if err != nil {
+		return err
+	}
+	r := newReport(dir, after)
+	r.Repaired = true
+	if r.Damage == nil {
+		r.Damage = before.Damage
 	}
 	return c.say(env, r)
 }
 
-// progress draws on a terminal how much has been read.
-func progress(env *cli.Env) pebble.Progress {
-	if !cli.Terminal(env.Stderr) {
+// ask says what is lost and waits for a yes.
+func (c *command) ask(env *cli.Env, r *report) error {
+	in, ok := env.Stdin.(*os.File)
+	if c.asJSON || !ok || !cli.Terminal(in) || !cli.Terminal(env.Stderr) {
+		return cli.Usagef("repair gives up what can't be read: look at \"fairlead store check\" first, then say --yes")
+	}
+	if err := r.print(env.Stderr); err != nil {
+		return err
+	}
+	fmt.Fprint(env.Stderr, "Go on without these records? [y/N] ")
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
 		return nil
 	}
-	return func(done, total int64) {
-		if total > 0 {
-			fmt.Fprintf(env.Stderr, "\r%3d %% of %d MiB", done*100/total, total>>20)
-		}
-		if done >= total {
-			fmt.Fprintln(env.Stderr)
-		}
-	}
+	return errors.New("nothing was changed")
 }
 
-// report is a pebble.Report for scripts.
-type report struct {
-	First   uint64   `json:"first_record"`
-	Next    uint64   `json:"next_record"`
-	Bytes   int64    `json:"journal_bytes"`
-	Torn    int64    `json:"torn_bytes"`
-	Keys    uint64   `json:"keys"`
-	Damage  string   `json:"damage,omitempty"`
-	Cut     string   `json:"cut,omitempty"`
-	KVError string   `json:"kv_error,omitempty"`
-	Moved   []string `json:"moved,omitempty"`
-	Aside   string   `json:"aside,omitempty"`
-}
-
-func (c *command) say(env *cli.Env, r pebble.Report) error {
-	j := report{
-		First: uint64(r.First), Next: uint64(r.Next), Bytes: r.Bytes, Torn: r.TornBytes, Keys: r.Keys,
-		Damage: text(damage(r.Damage)), Cut: text(damage(r.Cut)), KVError: text(r.KVErr), Moved: r.Moved, Aside: r.Aside,
-	}
+func (c *command) say(env *cli.Env, r *report) error {
 	if c.asJSON {
-		return json.NewEncoder(env.Stdout).Encode(j)
+		return json.NewEncoder(env.Stdout).Encode(r)
 	}
-	return j.print(env.Stdout)
-}
-
-// damage is d as an error that is nil if d is.
-func damage(d *pebble.Damage) error {
-	if d == nil {
-		return nil
-	}
-	return d
-}
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-func (j *report) print(w io.Writer) error {
-	var errs []error
-	line := func(format string, args ...any) {
-		_, err := fmt.Fprintf(w, format+"\n", args...)
-		errs = append(errs, err)
-	}
-	line("journal: %d records, %d bytes", j.Next-j.First, j.Bytes)
-	if j.Torn > 0 {
-		line("journal: %d bytes at the end were never acknowledged; the next start cuts them", j.Torn)
-	}
-	if j.Keys > 0 {
-		line("key-value store: %d keys", j.Keys)
-	}
-	for what, s := range map[string]string{"damaged": j.Damage, "cut by a loss of power": j.Cut, "key-value store": j.KVError} {
-		if s != "" {
-			line("%s: %s", what, s)
-		}
-	}
-	for _, name := range j.Moved {
-		line("moved aside: %s, to %s", name, j.Aside)
-	}
-	if j.Damage == "" && j.KVError == "" {
-		line("all that was read is well")
-	}
-	return errors.Join(errs...)
+	return r.print(env.Stdout)
 }

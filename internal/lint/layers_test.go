@@ -20,6 +20,7 @@ var layers = [][]string{
 	{"store", "store/*", "listen"},        // facilities: each owns one kind of I/O
 	{"config"},                            // what they and the services can be told
 	{"broker", "client"},                  // services: siblings do not know each other
+	{"admin"},                             // surfaces: for the person who looks after it
 	{"node"},                              // the one place where the parts meet
 	{"cli"},                               // what the commands share
 	{"cli/*"},                             // commands
@@ -30,7 +31,7 @@ var layers = [][]string{
 
 const (
 	pureLines = 3  // the first lines: no I/O, clock, lock, randomness; standard library only
-	rootLine  = 10 // from here on nobody imports you
+	rootLine  = 11 // from here on nobody imports you
 )
 
 // impure says what the pure lines may not import, and what to do instead.

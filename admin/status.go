@@ -1,0 +1,170 @@
+package admin
+
+import (
+	"fmt"
+	"time"
+
+	"fairlead/broker"
+	"fairlead/mqtt"
+)
+
+// Status is how a broker fares, as JSON.
+type Status struct {
+	Version    string    `json:"version"`
+	Began      time.Time `json:"began"`
+	Now        time.Time `json:"now"` // when this was found
+	Data       string    `json:"data"`
+	Durability string    `json:"durability"` // fsync, os or memory
+	// Trouble is what needs somebody's attention; empty: nothing.
+	Trouble []Trouble `json:"trouble"`
+
+	Connections   int64 `json:"connections"`
+	Sessions      int64 `json:"sessions"`
+	Subscriptions int64 `json:"subscriptions"`
+
+	Queued   Queued   `json:"queued"`
+	Biggest  []Queue  `json:"biggest_queues"`
+	Retained Retained `json:"retained"`
+
+	Dropped map[string]uint64 `json:"dropped"` // messages that a session did not get, by reason
+	Refused map[string]uint64 `json:"refused"` // by Reason Code: "0x97 Quota exceeded"
+	Ended   map[string]uint64 `json:"ended"`   // connections, by Reason Code
+
+	Store *Store `json:"store"` // null: all is in memory
+}
+
+// Trouble is something that is not as it should be.
+type Trouble struct {
+	What  string     `json:"what"` // journal, store or checkpoint
+	Means string     `json:"means"`
+	Error string     `json:"error"`
+	Since *time.Time `json:"since,omitempty"`
+}
+
+// Queued is what waits in all sessions together.
+type Queued struct {
+	Messages  int64      `json:"messages"`
+	Bytes     int64      `json:"bytes"`
+	DiskBytes int64      `json:"disk_bytes"` // of Bytes
+	Oldest    *time.Time `json:"oldest,omitempty"`
+}
+
+// Queue is the queue of one session.
+type Queue struct {
+	Client    string     `json:"client"`
+	Online    bool       `json:"online"`
+	Messages  int        `json:"messages"`
+	Bytes     int        `json:"bytes"`
+	DiskBytes int        `json:"disk_bytes"`
+	InFlight  int        `json:"in_flight"`
+	Oldest    *time.Time `json:"oldest,omitempty"`
+}
+
+// Retained are the Retained Messages.
+type Retained struct {
+	Messages int   `json:"messages"`
+	Bytes    int64 `json:"bytes"`
+}
+
+// Store is how what must survive fares.
+type Store struct {
+	JournalRecords uint64 `json:"journal_records"`
+	JournalBytes   int64  `json:"journal_bytes"`
+	KVBytes        int64  `json:"kv_bytes"`
+	FreeBytes      int64  `json:"free_bytes"` // -1: unknown
+
+	Appends       uint64 `json:"appends"` // since the start, as the next two
+	AppendedBytes uint64 `json:"appended_bytes"`
+	WrittenBytes  uint64 `json:"written_bytes"`
+
+	// Sync is how long making a record durable took, each an upper bound.
+	Sync Latency `json:"sync"`
+	// Checkpoint is when the latest one succeeded.
+	Checkpoint *time.Time `json:"checkpoint,omitempty"`
+}
+
+// Latency are quantiles, in microseconds.
+type Latency struct {
+	Count uint64 `json:"count"`
+	P50   int64  `json:"p50_us"`
+	P99   int64  `json:"p99_us"`
+	Max   int64  `json:"max_us"`
+}
+
+func newStatus(b broker.Status) *Status {
+	s := &Status{
+		Version: b.Version, Began: b.Began, Now: time.Now(), Trouble: []Trouble{},
+		Connections: b.Connected, Sessions: b.Sessions, Subscriptions: b.Subscriptions,
+		Queued:   Queued{Messages: b.QueuedMessages, Bytes: b.QueuedBytes, DiskBytes: b.QueuedOnDisk, Oldest: some(b.Oldest)},
+		Biggest:  []Queue{},
+		Retained: Retained{Messages: b.RetainedMessages, Bytes: b.RetainedBytes},
+		Dropped:  b.Dropped, Refused: named(b.Refused), Ended: named(b.Ended),
+	}
+	for _, q := range b.Biggest {
+		s.Biggest = append(s.Biggest, Queue{
+			Client: string(q.Client), Online: q.Online, Messages: q.Messages, Bytes: q.Bytes,
+			DiskBytes: q.OnDisk, InFlight: q.InFlight, Oldest: some(q.Oldest),
+		})
+	}
+	if b.Store != nil {
+		s.Store = newStore(b.Store)
+		s.Trouble = troubles(b.Store)
+	}
+	return s
+}
+
+func newStore(b *broker.StoreStatus) *Store {
+	s := &Store{
+		JournalRecords: b.JournalRecords, JournalBytes: b.JournalBytes, KVBytes: b.KVBytes, FreeBytes: b.FreeBytes,
+		Appends: b.Appends, AppendedBytes: b.AppendedBytes, WrittenBytes: b.WrittenBytes, Checkpoint: some(b.Checkpoint),
+		Sync: Latency{
+			P50: b.SyncLatency.Quantile(0.5).Microseconds(), P99: b.SyncLatency.Quantile(0.99).Microseconds(),
+			Max: b.SyncLatency.Quantile(1).Microseconds(),
+		},
+	}
+	for _, n := range b.SyncLatency {
+		s.Sync.Count += n
+	}
+	return s
+}
+
+// troubles says what is wrong with the store in words for its operator, the worst
+// first.
+func troubles(b *broker.StoreStatus) []Trouble {
+	found := []Trouble{}
+	switch {
+	case b.JournalErr != nil:
+		found = append(found, Trouble{
+			What: "journal", Error: b.JournalErr.Error(), Since: some(b.Since),
+			Means: "Nothing can be written. Messages that must be kept are refused, so their publishers know and may try again; QoS 0 goes on. Service resumes by itself.",
+		})
+	case b.Err != nil:
+		found = append(found, Trouble{What: "store", Error: b.Err.Error(), Means: "The store is out of service, or a part of it."})
+	}
+	if b.CheckpointErr != nil {
+		found = append(found, Trouble{
+			What: "checkpoint", Error: b.CheckpointErr.Error(), Since: some(b.Checkpoint),
+			Means: "Checkpoints fail. Nothing is lost, but the journal grows until one succeeds, and a start takes longer.",
+		})
+	}
+	if b.FreeBytes == 0 {
+		found = append(found, Trouble{What: "disk", Error: "no space left", Means: "Make room. The broker goes on by itself."})
+	}
+	return found
+}
+
+func named(counts map[mqtt.ReasonCode]uint64) map[string]uint64 {
+	out := make(map[string]uint64, len(counts))
+	for code, n := range counts {
+		out[fmt.Sprint(code)] = n
+	}
+	return out
+}
+
+// some is t, or nil if there is none.
+func some(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
