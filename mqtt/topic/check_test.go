@@ -40,7 +40,7 @@ func (n *node[T]) checkKids(tb testing.TB) {
 	}
 	taken := 0
 	for _, s := range k.slots {
-		if s.node != nil {
+		if s.at != nil {
 			taken++
 		}
 	}
@@ -66,11 +66,22 @@ func (t *Trie[K, V]) check(tb testing.TB) {
 	tb.Helper()
 	t.tree.check(tb)
 	count := 0
-	for pattern, b := range t.exact {
-		count += b.check(tb)
-		if b.empty() || wild(pattern) {
-			tb.Errorf("%q among the filters without wildcards, with %d entries", pattern, len(b.entries))
+	leaves := 0
+	for i, s := range t.exact.slots {
+		if s.at == nil {
+			continue
 		}
+		leaves++
+		count += s.at.bag.check(tb)
+		if s.at.bag.empty() || wild(s.at.pattern) {
+			tb.Errorf("%q among the filters without wildcards, empty: %v", s.at.pattern, s.at.bag.empty())
+		}
+		if got := t.exact.end(t.exact.begin(s.at.pattern), s.at.pattern); got != s.at {
+			tb.Errorf("%q in slot %d is not found", s.at.pattern, i)
+		}
+	}
+	if leaves != t.exact.count {
+		tb.Errorf("%d filters without wildcards, count = %d", leaves, t.exact.count)
 	}
 	count += t.tree.root.val.below.check(tb)
 	t.tree.walk(func(path []byte, n *node[bags[K, V]]) bool {
@@ -88,20 +99,41 @@ func (t *Trie[K, V]) check(tb testing.TB) {
 // check returns the number of entries.
 func (b *bag[K, V]) check(tb testing.TB) int {
 	tb.Helper()
-	n := len(b.entries)
-	if n > indexAbove && b.index == nil || n <= indexBelow && b.index != nil {
-		tb.Errorf("%d entries, index = %v", n, b.index != nil)
+	if b.many == nil {
+		if b.some {
+			return 1
+		}
+		if any(b.only) != any(entry[K, V]{}) { // the tests use comparable values
+			tb.Errorf("a removed entry is still there")
+		}
+		return 0
 	}
-	if b.index != nil && len(b.index) != n {
-		tb.Errorf("%d entries, %d in the index", n, len(b.index))
+	if !b.some || any(b.only) != any(entry[K, V]{}) {
+		tb.Errorf("a bag with several entries: some = %v, only = %v", b.some, b.only)
 	}
-	for i, e := range b.entries {
-		if b.find(e.key) != i {
-			tb.Errorf("entry %d found at %d", i, b.find(e.key))
+	return b.many.check(tb)
+}
+
+// check returns the number of entries.
+func (c *crowd[K, V]) check(tb testing.TB) int {
+	tb.Helper()
+	n := len(c.entries)
+	if n < 2 {
+		tb.Errorf("a crowd of %d", n)
+	}
+	if n > indexAbove && c.index == nil || n <= indexBelow && c.index != nil {
+		tb.Errorf("%d entries, index = %v", n, c.index != nil)
+	}
+	if c.index != nil && len(c.index) != n {
+		tb.Errorf("%d entries, %d in the index", n, len(c.index))
+	}
+	for i, e := range c.entries {
+		if c.find(e.key) != i {
+			tb.Errorf("entry %d found at %d", i, c.find(e.key))
 		}
 	}
-	for _, e := range b.entries[n:cap(b.entries)] {
-		if any(e) != any(entry[K, V]{}) { // the tests use comparable values
+	for _, e := range c.entries[n:cap(c.entries)] {
+		if any(e) != any(entry[K, V]{}) {
 			tb.Errorf("a removed entry is still there")
 		}
 	}

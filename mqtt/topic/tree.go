@@ -1,8 +1,8 @@
 package topic
 
 import (
-	"hash/maphash"
 	"strings"
+	"unsafe"
 )
 
 // tree is a radix tree of paths, cut at level boundaries: Topic Names, or Topic
@@ -29,6 +29,7 @@ type value interface {
 // empty has at least two kids.
 type node[T value] struct {
 	label string   // its levels, joined by '/'; "" is one empty level
+	short [16]byte // where a short label stands; written once
 	kids  *kids[T] // those whose first level is not "+"; nil if there are none
 	plus  *node[T] // the one whose first level is "+"
 
@@ -36,11 +37,18 @@ type node[T value] struct {
 	val        T
 }
 
-// seed keeps peers from choosing level names that collide.
-var seed = maphash.MakeSeed()
-
-// hash is the key of a level in kids.
-func hash(level string) uint64 { return maphash.String(seed, level) }
+// newNode returns a node with the label. A short one is copied into the node, so
+// that a search that has waited for the node need not wait for its label too.
+func newNode[T value](label string) *node[T] {
+	n := &node[T]{}
+	if len(label) > len(n.short) {
+		n.label = label
+		return n
+	}
+	copy(n.short[:], label)
+	n.label = unsafe.String(&n.short[0], len(label)) // never written again
+	return n
+}
 
 // firstLevel returns the first level of a path or label.
 func firstLevel(path string) string {
@@ -76,7 +84,7 @@ func (t *tree[T]) insert(path string) *node[T] {
 	for {
 		kid := n.kid(firstLevel(path))
 		if kid == nil {
-			leaf := &node[T]{label: path}
+			leaf := newNode[T](path)
 			n.add(leaf)
 			return leaf
 		}
@@ -97,7 +105,7 @@ func (t *tree[T]) insert(path string) *node[T] {
 // The new label is a copy: it outlives the path that it was cut from, and must
 // not hold on to 64 KiB for the sake of a few bytes.
 func (n *node[T]) split(kid *node[T], at int) *node[T] {
-	upper := &node[T]{label: strings.Clone(kid.label[:at])}
+	upper := newNode[T](strings.Clone(kid.label[:at]))
 	n.replace(kid, upper)
 	kid.label = kid.label[at+1:]
 	upper.add(kid)
@@ -250,48 +258,29 @@ func (t *tree[T]) walk(visit func(path []byte, n *node[T]) bool) {
 	}
 }
 
-// kids are the nodes below one node, by their first level: a hash table with
-// linear probing, and a list for walks.
-//
-// It is not a map[string]*node because walks need an order of their own, because
-// a level is hashed once for all the nodes that are asked for it, and because a
-// slot refers to a label instead of holding on to the string that once was it.
+// kids are the nodes below one node, by their first level: a table, and a list
+// for walks.
 type kids[T value] struct {
 	first, last *node[T]
-	slots       []slot[T] // a power of two; at most three quarters are taken
-	count       int
+	table[node[T]]
 }
-
-// slot is a place in the hash table; it is free if node is nil.
-type slot[T value] struct {
-	hash uint64
-	node *node[T]
-}
-
-// slotsMin is the smallest hash table.
-const slotsMin = 4
 
 // get returns the kid whose first level is level, or nil.
 func (k *kids[T]) get(level string, h uint64) *node[T] {
-	mask := uint64(len(k.slots) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
+	for i := k.home(h); ; i = k.after(i) {
 		s := &k.slots[i]
-		if s.node == nil {
+		if s.at == nil {
 			return nil
 		}
-		if s.hash == h && strings.HasPrefix(s.node.label, level) && levelEnds(s.node.label, len(level)) {
-			return s.node
+		if s.hash == h && strings.HasPrefix(s.at.label, level) && levelEnds(s.at.label, len(level)) {
+			return s.at
 		}
 	}
 }
 
 // add appends kid, whose first level has the hash h and is new here.
 func (k *kids[T]) add(kid *node[T], h uint64) {
-	if k.count+1 > len(k.slots)/4*3 {
-		k.resize(max(slotsMin, len(k.slots)*2))
-	}
-	k.count++
-	k.put(slot[T]{h, kid})
+	k.table.add(kid, h)
 	kid.prev, kid.next = k.last, nil
 	if k.last == nil {
 		k.first = kid
@@ -301,31 +290,9 @@ func (k *kids[T]) add(kid *node[T], h uint64) {
 	k.last = kid
 }
 
-// put writes s to the first free slot from its own on.
-func (k *kids[T]) put(s slot[T]) {
-	mask := uint64(len(k.slots) - 1)
-	i := s.hash & mask
-	for k.slots[i].node != nil {
-		i = (i + 1) & mask
-	}
-	k.slots[i] = s
-}
-
-// resize gives the hash table n slots.
-func (k *kids[T]) resize(n int) {
-	old := k.slots
-	k.slots = make([]slot[T], n)
-	for _, s := range old {
-		if s.node != nil {
-			k.put(s)
-		}
-	}
-}
-
 // remove takes out kid, whose first level has the hash h.
 func (k *kids[T]) remove(kid *node[T], h uint64) {
-	k.free(k.find(kid, h))
-	k.count--
+	k.table.remove(kid, h)
 	if kid.prev == nil {
 		k.first = kid.next
 	} else {
@@ -337,37 +304,11 @@ func (k *kids[T]) remove(kid *node[T], h uint64) {
 		kid.next.prev = kid.prev
 	}
 	kid.prev, kid.next = nil, nil
-	if len(k.slots) > slotsMin && k.count < len(k.slots)/8 {
-		k.resize(max(slotsMin, len(k.slots)/4))
-	}
-}
-
-// find returns the slot that holds kid, whose first level has the hash h.
-func (k *kids[T]) find(kid *node[T], h uint64) uint64 {
-	mask := uint64(len(k.slots) - 1)
-	i := h & mask
-	for k.slots[i].node != kid {
-		i = (i + 1) & mask
-	}
-	return i
-}
-
-// free frees slot i and moves up those that were displaced by it, so that no
-// search ends before them.
-func (k *kids[T]) free(i uint64) {
-	mask := uint64(len(k.slots) - 1)
-	for j := (i + 1) & mask; k.slots[j].node != nil; j = (j + 1) & mask {
-		if home := k.slots[j].hash & mask; (j-home)&mask >= (j-i)&mask {
-			k.slots[i] = k.slots[j]
-			i = j
-		}
-	}
-	k.slots[i] = slot[T]{}
 }
 
 // replace puts kid in the place of old; the first level of both has the hash h.
 func (k *kids[T]) replace(old, kid *node[T], h uint64) {
-	k.slots[k.find(old, h)].node = kid
+	k.slots[k.find(old, h)].at = kid
 	kid.prev, kid.next = old.prev, old.next
 	old.prev, old.next = nil, nil
 	if kid.prev == nil {

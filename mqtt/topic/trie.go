@@ -15,7 +15,7 @@ import "strings"
 // that are in it, however many levels they have: a filter with one entry costs
 // about 150 bytes beside its pattern.
 type Trie[K comparable, V any] struct {
-	exact map[string]bag[K, V]
+	exact exact[K, V]
 	tree  tree[bags[K, V]]
 	count int
 }
@@ -41,21 +41,11 @@ func (t *Trie[K, V]) Set(pattern string, key K, v V) (old V, replaced bool) {
 	if wild(pattern) {
 		old, replaced = t.plant(pattern).set(key, v)
 	} else {
-		old, replaced = t.setExact(pattern, key, v)
+		old, replaced = t.exact.set(pattern, key, v)
 	}
 	if !replaced {
 		t.count++
 	}
-	return old, replaced
-}
-
-func (t *Trie[K, V]) setExact(pattern string, key K, v V) (old V, replaced bool) {
-	b := t.exact[pattern]
-	old, replaced = b.set(key, v)
-	if t.exact == nil {
-		t.exact = make(map[string]bag[K, V])
-	}
-	t.exact[pattern] = b
 	return old, replaced
 }
 
@@ -75,31 +65,12 @@ func (t *Trie[K, V]) Delete(pattern string, key K) (old V, ok bool) {
 	if wild(pattern) {
 		old, ok = t.deleteWild(pattern, key)
 	} else {
-		old, ok = t.deleteExact(pattern, key)
+		old, ok = t.exact.delete(pattern, key)
 	}
 	if ok {
 		t.count--
 	}
 	return old, ok
-}
-
-func (t *Trie[K, V]) deleteExact(pattern string, key K) (old V, ok bool) {
-	b, ok := t.exact[pattern]
-	if !ok {
-		return old, false
-	}
-	if old, ok = b.delete(key); !ok {
-		return old, false
-	}
-	if !b.empty() {
-		t.exact[pattern] = b
-		return old, true
-	}
-	delete(t.exact, pattern)
-	if len(t.exact) == 0 {
-		t.exact = nil // a map that has grown does not shrink
-	}
-	return old, true
 }
 
 func (t *Trie[K, V]) deleteWild(pattern string, key K) (old V, ok bool) {
@@ -139,6 +110,10 @@ func (s spot[K, V]) done() bool { return s.next > len(s.node.label) }
 // returns the extended slice. A key that has several of these filters appears
 // once for each. The order is the same for equal histories of Set and Delete.
 //
+// With many filters nearly all of the time goes into waiting for memory. So the
+// search among the filters without wildcards begins first and ends last, and its
+// waits overlap with those of the way through the tree.
+//
 // The name is read one level at a time, and all places in the tree that it has
 // led to move on together: no level is searched for its end or hashed twice. The
 // cost is bounded by the bytes of name, the nodes of the tree whose path matches
@@ -146,9 +121,7 @@ func (s spot[K, V]) done() bool { return s.next > len(s.node.label) }
 // allocates only what dst lacks, and room for the places if there are more than
 // 16 of them at once.
 func (t *Trie[K, V]) Match(name string, dst []V) []V {
-	if b, ok := t.exact[name]; ok {
-		dst = b.appendTo(dst)
-	}
+	from := t.exact.begin(name)
 	root := &t.tree.root
 	hidden := system(name) // from wildcards in the first level [MQTT-4.7.2-1]
 	if !hidden {
@@ -172,6 +145,9 @@ func (t *Trie[K, V]) Match(name string, dst []V) []V {
 		if s.done() {
 			dst = s.node.val.here.appendTo(dst)
 		}
+	}
+	if l := t.exact.end(from, name); l != nil {
+		dst = l.bag.appendTo(dst)
 	}
 	return dst
 }
@@ -209,15 +185,15 @@ func advance[K comparable, V any](then, now []spot[K, V], level string, hidden b
 // their first levels came, filter by filter. The Trie must not change meanwhile.
 func (t *Trie[K, V]) All(yield func(pattern string, key K, v V) bool) {
 	each := func(b *bag[K, V], pattern string) bool {
-		for _, e := range b.entries {
-			if !yield(pattern, e.key, e.v) {
+		for key, v := range b.all() {
+			if !yield(pattern, key, v) {
 				return false
 			}
 		}
 		return true
 	}
-	for pattern, b := range t.exact {
-		if !each(&b, pattern) {
+	for _, s := range t.exact.slots {
+		if s.at != nil && !each(&s.at.bag, s.at.pattern) {
 			return
 		}
 	}

@@ -129,7 +129,7 @@ func TestTrieMatchAppends(t *testing.T) {
 	trie.Set("a", "k", "exact")
 	trie.Set("+", "k", "plus")
 	trie.Set("#", "k", "all")
-	want := []string{"before", "exact", "all", "below", "plus"}
+	want := []string{"before", "all", "below", "plus", "exact"}
 	if got := trie.Match("a", []string{"before"}); !slices.Equal(got, want) {
 		t.Errorf("Match = %v, want %v", got, want)
 	}
