@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fairlead/auth"
 	"fmt"
 	"slices"
 	"strings"
@@ -648,14 +649,14 @@ func TestAdmission(t *testing.T) {
 // wants "open sesame" in two steps.
 type doorkeeper struct{}
 
-func (doorkeeper) Authenticate(c Credentials) (*policy.Principal, policy.Verdict) {
+func (doorkeeper) Authenticate(c auth.Credentials) (*policy.Principal, policy.Verdict) {
 	if string(c.Connect.Password) != "right" {
 		return nil, policy.Verdict{Code: mqtt.BadUserNameOrPassword, Reason: "no"}
 	}
 	return &policy.Principal{User: c.Connect.User}, allowed
 }
 
-func (doorkeeper) Exchange(method string, _ Credentials) Exchange {
+func (doorkeeper) Exchange(method string, _ auth.Credentials) auth.Exchange {
 	if method != "SESAME" {
 		return nil
 	}

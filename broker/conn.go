@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fairlead/auth"
 	"fmt"
 	"io"
 	"os"
@@ -23,10 +24,10 @@ type conn struct {
 	nc        listen.Conn
 	session   *subscriber // nil until the CONNECT is accepted
 	principal *policy.Principal
-	greeting  *greeting // what is known between CONNECT and CONNACK; nil afterwards
-	renewal   Exchange  // a re-authentication under way; nil: none
-	method    string    // Authentication Method of the CONNECT
-	work      *work     // scratch of the running batch; nil between batches
+	greeting  *greeting     // what is known between CONNECT and CONNACK; nil afterwards
+	renewal   auth.Exchange // a re-authentication under way; nil: none
+	method    string        // Authentication Method of the CONNECT
+	work      *work         // scratch of the running batch; nil between batches
 	routes    map[string]*route
 	last      *route // of the latest PUBLISH
 	reader    packet.Reader

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"fairlead/auth"
 	"fairlead/journal"
-	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
@@ -19,25 +19,10 @@ import (
 type Authenticator interface {
 	// Authenticate decides by what the CONNECT and the connection show. It may
 	// wait; only this one connection waits with it.
-	Authenticate(c Credentials) (*policy.Principal, policy.Verdict)
+	Authenticate(c auth.Credentials) (*policy.Principal, policy.Verdict)
 	// Exchange begins enhanced authentication by the given Authentication
 	// Method, or returns nil if there is no such method [MQTT-4.12.0-1].
-	Exchange(method string, c Credentials) Exchange
-}
-
-// Credentials are what a Client shows of itself.
-type Credentials struct {
-	Connect *packet.Connect
-	Info    listen.Info
-}
-
-// Exchange is one enhanced authentication: a sequence of AUTH packets.
-type Exchange interface {
-	// Step takes the Client's Authentication Data, nil if it sent none, and
-	// returns the Server's. With a Principal the exchange has succeeded; with a
-	// failed Verdict it is over; otherwise the Client has to go on
-	// [MQTT-4.12.0-2] [MQTT-4.12.0-3].
-	Step(data []byte) (reply []byte, p *policy.Principal, v policy.Verdict)
+	Exchange(method string, c auth.Credentials) auth.Exchange
 }
 
 // greeting is a connection between its CONNECT and its CONNACK.
@@ -45,7 +30,7 @@ type greeting struct {
 	version  mqtt.Version
 	connect  packet.Connect
 	link     *session.Link
-	exchange Exchange
+	exchange auth.Exchange
 }
 
 // greet takes the packets before the CONNACK: a CONNECT first [MQTT-3.1.0-1],
@@ -84,7 +69,7 @@ func (c *conn) connect(p *packet.Connect) error {
 	if l.Will != nil {
 		l.Will.Message = *l.Will.Message.Keep()
 	}
-	who := Credentials{Connect: &c.greeting.connect, Info: c.nc.Info()}
+	who := auth.Credentials{Connect: &c.greeting.connect, Info: c.nc.Info()}
 	if l.Method != "" {
 		return c.beginExchange(l.Method, who, p.Properties)
 	}
@@ -98,7 +83,7 @@ func (c *conn) connect(p *packet.Connect) error {
 	return c.accept(principal)
 }
 
-func (c *conn) beginExchange(method string, who Credentials, p *packet.Properties) error {
+func (c *conn) beginExchange(method string, who auth.Credentials, p *packet.Properties) error {
 	if c.broker.auth != nil {
 		c.greeting.exchange = c.broker.auth.Exchange(method, who)
 	}
@@ -171,7 +156,7 @@ func (c *conn) reauthenticate(p *packet.Auth) error {
 		return err
 	}
 	if c.renewal == nil {
-		c.renewal = c.broker.auth.Exchange(c.method, Credentials{Info: c.nc.Info()})
+		c.renewal = c.broker.auth.Exchange(c.method, auth.Credentials{Info: c.nc.Info()})
 	}
 	if c.renewal == nil {
 		return violation(mqtt.BadAuthenticationMethod, "Authentication Method %q is not supported any more", c.method)

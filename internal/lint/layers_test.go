@@ -14,24 +14,25 @@ import (
 // stands for every package directly below it that has no line of its own. A
 // line may name a package before the package exists.
 var layers = [][]string{
-	{"mqtt", "mqtt/packet", "mqtt/topic"}, // words: the standard as Go types
-	{"trace"},                             // what happens to a message, in those words
-	{"mqtt/session", "policy", "journal"}, // rules: they decide and never act
-	{"store", "store/*", "listen"},        // facilities: each owns one kind of I/O
-	{"config"},                            // what they and the services can be told
-	{"broker", "client"},                  // services: siblings do not know each other
-	{"admin"},                             // surfaces: for the person who looks after it
-	{"node"},                              // the one place where the parts meet
-	{"cli"},                               // what the commands share
-	{"cli/*"},                             // commands
-	{"cli/root"},                          // the list of the commands
+	{"mqtt", "mqtt/packet", "mqtt/topic"},                 // words: the standard as Go types
+	{"trace", "document"},                                 // what happens to a message, in those words; YAML and JSON with places
+	{"mqtt/session", "policy", "journal"},                 // rules: they decide and never act
+	{"store", "store/*", "listen", "ca", "acme", "audit"}, // facilities: each owns one kind of I/O
+	{"auth"},                       // who is behind a connection
+	{"config"},                     // what they and the services can be told
+	{"broker", "client", "device"}, // services: siblings do not know each other
+	{"admin"},                      // surfaces: for the person who looks after it
+	{"node"},                       // the one place where the parts meet
+	{"cli"},                        // what the commands share
+	{"cli/*"},                      // commands
+	{"cli/root"},                   // the list of the commands
 	{"cmd/fairlead", "conformance", "internal/lint"}, // roots: import all, imported by none
 	{"test/e2e", "test/crash", "internal/tools/*"},   // roots as well
 }
 
 const (
 	pureLines = 3  // the first lines: no I/O, clock, lock, randomness; standard library only
-	rootLine  = 11 // from here on nobody imports you
+	rootLine  = 12 // from here on nobody imports you
 )
 
 // impure says what the pure lines may not import, and what to do instead.
