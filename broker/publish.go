@@ -219,7 +219,7 @@ func (c *conn) step(p *packet.Publish, m *mqtt.Message) (repeated bool, err erro
 		if t != nil && t.has(p.ID) {
 			repeated = true
 		} else {
-			repeated, err = c.session.state.Receive(p.ID, t.waiting())
+			repeated, err = c.session.state.Receive(p.ID, p.Dup, t.waiting())
 		}
 		switch {
 		case !repeated:

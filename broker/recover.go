@@ -25,6 +25,13 @@ type recovery struct {
 	epoch   uint64 // of the record before
 	known   uint64 // the highest number that a value of the checkpoint knows
 	replays int
+	latest  []taken // of the record before
+}
+
+// taken is a QoS 2 message that a replayed op has taken.
+type taken struct {
+	by *subscriber
+	id mqtt.PacketID
 }
 
 // recover restores the Sessions, Retained Messages and Shared Subscriptions.
@@ -115,7 +122,7 @@ func (r *recovery) restore(j *journal.Session) error {
 	s.state.Expiry, s.state.Will = j.Expiry, s.rest.will
 	past := session.Past{
 		NextSeq: j.NextID, Queue: readAll(j.Queue), Tail: readAll(j.Tail),
-		Away: int(j.Spilled), AwayBytes: int(j.SpilledBytes), TakenIdentifiers: j.Taken,
+		Away: int(j.Spilled), AwayBytes: int(j.SpilledBytes), TakenIdentifiers: j.Taken, Doubtful: j.Doubtful,
 	}
 	for i := range j.Flight {
 		f := &j.Flight[i]
@@ -238,6 +245,7 @@ func (r *recovery) replay(ctx context.Context) error {
 			return err
 		}
 	}
+	r.doubt()
 	// No number is given twice, even if the journal has lost its end.
 	c.next = max(c.next, r.known+1)
 	c.applied.Store(c.next - 1)
@@ -270,6 +278,10 @@ func (r *recovery) record(rec store.Record) error {
 	if !r.follows(h) {
 		return fmt.Errorf("record %d: %w: it begins with op %d, expected %d", rec.Pos, store.ErrDamaged, h.First, max(r.next, c.next))
 	}
+	if h.Epoch > r.epoch {
+		r.doubt()
+	}
+	r.latest = r.latest[:0]
 	r.next, r.epoch = h.First+uint64(h.Count), h.Epoch
 	for {
 		var op journal.Op
@@ -287,6 +299,16 @@ func (r *recovery) record(rec store.Record) error {
 	}
 	c.next = max(c.next, r.next)
 	return nil
+}
+
+// doubt notes of the QoS 2 messages in the last record before the node went down that
+// they may have been refused: the disk may have failed after all of it was written
+// ([store.Journal]). Records before the last one are known to be part of the journal.
+func (r *recovery) doubt() {
+	for _, t := range r.latest {
+		t.by.state.Doubt(t.id)
+	}
+	r.latest = nil
 }
 
 // follows reports whether the record's ops are those that come next. The numbers are
@@ -367,6 +389,7 @@ func (r *recovery) message(op *journal.Op, from *subscriber) {
 	if from != nil && op.ID != 0 && op.Number > from.number {
 		from.state.Take(op.ID)
 		from.dirtyLocked()
+		r.latest = append(r.latest, taken{from, op.ID})
 	}
 	op.Message.Number = op.Number
 	rt, err := r.b.router.route([]byte(op.Message.Topic))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -567,4 +568,53 @@ func TestEndDuringSpill(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRefusedButWritten refuses QoS 2 messages because the disk fails, in whose record
+// nothing is missing after the crash. A new message under the same Packet Identifier is
+// another one; a Client that does not know of the refusal repeats the old one.
+func TestRefusedButWritten(t *testing.T) {
+	for name, again := range map[string]func(w *world){
+		"crash":                  func(*world) {},
+		"crash after checkpoint": func(w *world) { w.checkpoint(); w.crash() },
+		"two crashes":            func(w *world) { w.crash() },
+		"crash after another": func(w *world) {
+			w.connect(mqtt.V5, "other", expiry(1000)).close() // writes a record behind it
+			w.crash()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			playStored(t, Options{}, func(w *world) {
+				sub := w.connect(mqtt.V5, "sub", expiry(1000))
+				sub.subscribe("#", mqtt.QoS1)
+				sub.close()
+				pub := w.connect(mqtt.V5, "pub", expiry(1000))
+				send := func(id mqtt.PacketID, payload string, dup bool) {
+					pub.send(&packet.Publish{Topic: []byte("a"), Payload: []byte(payload), QoS: mqtt.QoS2, ID: id, Dup: dup})
+				}
+				w.faults.FailAppends(storetest.All, syscall.EIO)
+				pub.send(
+					&packet.Publish{Topic: []byte("a"), Payload: []byte("one"), QoS: mqtt.QoS2, ID: 7},
+					&packet.Publish{Topic: []byte("a"), Payload: []byte("ten"), QoS: mqtt.QoS2, ID: 8})
+				pub.want("PUBREC 7 0x80 Unspecified error",
+					"PUBREC 8 0x80 Unspecified error")
+				next := w.faults.Crash(1)
+				w.stop()
+				w.faults, w.o.Store = next, next
+				w.start()
+				again(w)
+				pub = w.resumed(mqtt.V5, "pub")
+				send(7, "two", false) // it has been told that one is refused
+				pub.want("PUBREC 7 0x00 Success")
+				send(8, "ten", true) // as if it had not been told
+				pub.want("PUBREC 8 0x00 Success")
+				w.crash()
+				pub = w.resumed(mqtt.V5, "pub")
+				send(7, "two", true)
+				pub.want("PUBREC 7 0x00 Success")
+				sub = w.resumed(mqtt.V5, "sub")
+				sub.want(`PUBLISH a "one" qos=1 id=1`, `PUBLISH a "ten" qos=1 id=2`, `PUBLISH a "two" qos=1 id=3`, "silence")
+			})
+		})
+	}
 }

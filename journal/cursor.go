@@ -9,9 +9,10 @@ import (
 // cursor walks through a record or value. After the first error it reads zeros;
 // who reads to the end looks at err once.
 type cursor struct {
-	b   []byte // all of it, so that at is the place that an Error names
-	at  int
-	err *Error
+	b       []byte // all of it, so that at is the place that an Error names
+	at      int
+	version byte // of the form
+	err     *Error
 }
 
 // failAt notes the first error.

@@ -111,8 +111,8 @@ func TestInvalidOps(t *testing.T) {
 		name, body string
 		want       string
 	}{
-		{"kind 0", "00", "byte 34: unknown kind 0: expected 1 to 11"},
-		{"unknown kind", "0c", "byte 34: unknown kind 12: expected 1 to 11"},
+		{"kind 0", "00", "byte 34: unknown kind 0: expected 1 to 12"},
+		{"unknown kind", "0d", "byte 34: unknown kind 13: expected 1 to 12"},
 		{"nothing", "", "byte 34: kind: found the end"},
 		{"client cut off", "03 02 'c", "byte 35: end: Client Identifier of 2 bytes: found 1"},
 		{"client of 2^64-1 bytes", "03" + most, "byte 35: end: Client Identifier of 18446744073709551615 bytes: found 0"},
@@ -142,6 +142,7 @@ func TestInvalidOps(t *testing.T) {
 		{"release 0", "07 00 00", "byte 36: release: Packet Identifier 0: expected 1 to 65535"},
 		{"receive 65536", "09 00 808004", "byte 36: receive: Packet Identifier 65536: expected 1 to 65535"},
 		{"send flags", "08 00 02 01 00 00", "byte 36: send: flags 0x02: expected bits of 0x01 only"},
+		{"return without delivery", "0c 00 00 01 00 00", "byte 34: return: return without a delivery: expected one"},
 		{"not shared", "08 00 00 01 00 01 't", `byte 39: send: Topic Filter of the Shared Subscription "t": expected one that begins with $share/`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -163,7 +164,7 @@ func TestInvalidRecords(t *testing.T) {
 		"an op too many": {recordOf(t, 1, one+" "+one), "byte 37: 3 bytes too many: expected the end"},
 		"2^32-1 ops":     {recordOf(t, 1<<32-1, one), "byte 37: kind: found the end"},
 		"short header":   {sealed(t, recordForm, "0000"), "byte 8: record: found 8 bytes: expected at least 34"},
-		"version 0":      {sealed(t, form{"", 'J', 0}, "00"), "byte 5: record: version 0: expected 1 to 1"},
+		"version 0":      {sealed(t, form{"", 'J', 0}, "00"), "byte 5: record: version 0: expected 1 to 2"},
 		"a chunk":        {AppendChunk(nil, nil), "byte 4: record: found the letter 'Q': expected 'J'"},
 	} {
 		t.Run(name, func(t *testing.T) {

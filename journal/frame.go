@@ -22,8 +22,8 @@ type form struct {
 }
 
 var (
-	recordForm   = form{"record", 'J', 1}
-	sessionForm  = form{"session", 'S', 1}
+	recordForm   = form{"record", 'J', 2}
+	sessionForm  = form{"session", 'S', 2}
 	chunkForm    = form{"chunk", 'Q', 1}
 	retainedForm = form{"retained message", 'R', 1}
 )
@@ -64,7 +64,7 @@ func (f *form) open(b []byte, size int) (cursor, error) {
 	if len(b) < size {
 		return cursor{}, f.wrong(len(b), "found %d bytes: expected at least %d", len(b), size)
 	}
-	return cursor{b: b, at: frameSize}, nil
+	return cursor{b: b, at: frameSize, version: b[5]}, nil
 }
 
 func (f *form) wrong(at int, format string, args ...any) *Error {

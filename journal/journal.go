@@ -59,14 +59,18 @@ const (
 	// Complete: Client has sent PUBCOMP for ID, or the delivery under way as ID has
 	// ended in another way.
 	Complete Kind = 11
+	// Return: the message of a Send has not been sent to Client, whose Session has
+	// ended before; the Shared Subscription Share owes it to somebody again. The other
+	// fields are those of the Send, with the whole Delivery.
+	Return Kind = 12
 	// kindMax is the highest kind known.
-	kindMax = Complete
+	kindMax = Return
 )
 
 var kindNames = [...]string{
 	Connect: "connect", Off: "off", End: "end", Subscribe: "subscribe", Unsubscribe: "unsubscribe",
 	Message: "message", Release: "release", Send: "send", Receive: "receive", WillDone: "will done",
-	Complete: "complete",
+	Complete: "complete", Return: "return",
 }
 
 // String names the kind: "will done".
@@ -85,7 +89,7 @@ type Op struct {
 	Number uint64
 
 	Client mqtt.ClientID
-	ID     mqtt.PacketID // Message, Release, Send, Receive, Complete
+	ID     mqtt.PacketID // Message, Release, Send, Receive, Complete, Return
 
 	Clean  bool   // Connect
 	Expiry uint32 // Connect: Session Expiry Interval in seconds
@@ -99,9 +103,9 @@ type Op struct {
 
 	Message *mqtt.Message // Message
 
-	Ref      uint64    // Send
-	Share    string    // Send
-	Delivery *Delivery // Send; may be nil
+	Ref      uint64    // Send, Return
+	Share    string    // Send, Return
+	Delivery *Delivery // Send, where it may be nil; Return
 }
 
 // Will is a Will Message with what its publication needs.
@@ -160,6 +164,19 @@ type Session struct {
 	Spilled       uint64     // messages in the chunks
 	SpilledBytes  uint64     // their size as limits count it
 	Tail          []Delivery // what waits after the chunks
+
+	// Doubtful are those of Taken whose message may have been refused: the node went
+	// down right after it was written.
+	Doubtful []mqtt.PacketID
+	Owed     []Owed
+}
+
+// Owed are the Retained Messages that a new subscription is still to be sent, in the
+// order of their ops.
+type Owed struct {
+	Subscription Subscription
+	UpTo         uint64 // those of later ops have come live
+	From         uint64 // those up to this op have been sent
 }
 
 // InFlight is a message under way to the Client.

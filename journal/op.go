@@ -41,7 +41,7 @@ func AppendOp(dst []byte, op *Op) []byte {
 		return appendMessage(dst, op.Message, &past{publisher: op.Client})
 	case Release, Receive, Complete:
 		return appendID(dst, op.ID)
-	case Send:
+	case Send, Return:
 		return appendSend(dst, op)
 	}
 	panic(fmt.Sprintf("journal: an op of %s is to be written", op.Kind))
@@ -86,8 +86,8 @@ func (o *Ops) op(op *Op) {
 	c := &o.c
 	at := c.at
 	kind := Kind(c.byte("kind"))
-	if kind == 0 || kind > kindMax {
-		c.failAt(at, "%s: expected 1 to %d", kind, kindMax)
+	if most := kindsOf(c.version); kind == 0 || kind > most {
+		c.failAt(at, "%s: expected 1 to %d", kind, most)
 		return
 	}
 	op.Kind = kind
@@ -110,7 +110,19 @@ func (o *Ops) op(op *Op) {
 		op.ID = c.id()
 	case Send:
 		c.send(op)
+	case Return:
+		if c.send(op); op.Delivery == nil {
+			c.failAt(at, "return without a delivery: expected one")
+		}
 	}
+}
+
+// kindsOf is the highest kind that records of the version know.
+func kindsOf(version byte) Kind {
+	if version == 1 {
+		return Complete
+	}
+	return kindMax
 }
 
 func (o *Ops) clientID() mqtt.ClientID {

@@ -68,6 +68,8 @@ func opSamples() []sample[Op] {
 		{"receive", Op{Kind: Receive, Client: "c", ID: 65535}},
 		{"will done", Op{Kind: WillDone, Client: "c"}},
 		{"complete", Op{Kind: Complete, Client: "c", ID: 2}},
+		{"return", Op{Kind: Return, Client: "c", ID: 3, Ref: 9, Share: shared, Delivery: &Delivery{
+			Number: 9, Message: numbered(9, plain()), QoS: mqtt.QoS2, Share: shared}}},
 	}
 }
 
@@ -117,5 +119,10 @@ func sessionSamples() []sample[*Session] {
 			Flight:        []InFlight{{Seq: 8, Delivery: ds[0]}, {Seq: 9, Released: true}, {Seq: 5, Delivery: ds[1]}},
 			Queue:         ds[2:4], FirstChunk: 3, NextChunk: 5, Spilled: 600, SpilledBytes: 1 << 40, Tail: ds[4:],
 		}},
+		{"doubt", &Session{Client: "c", Taken: []mqtt.PacketID{1, 2, 3}, Doubtful: []mqtt.PacketID{2, 65535}}},
+		{"owed", &Session{Client: "c", Owed: []Owed{
+			{Subscription: opSamples()[9].value.Subscription, UpTo: 7},
+			{Subscription: opSamples()[10].value.Subscription, UpTo: math.MaxUint64, From: math.MaxUint64 - 1},
+		}}},
 	}
 }

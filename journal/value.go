@@ -90,10 +90,7 @@ func AppendSession(dst []byte, s *Session) []byte {
 	for i := range s.Subscriptions {
 		b = appendSubscription(b, &s.Subscriptions[i])
 	}
-	b = binary.AppendUvarint(b, uint64(len(s.Taken)))
-	for _, id := range s.Taken {
-		b = appendID(b, id)
-	}
+	b = appendIDs(b, s.Taken)
 	b = binary.AppendUvarint(b, s.NextID)
 	var p past
 	b = appendFlight(b, s.Flight, &p)
@@ -102,7 +99,22 @@ func AppendSession(dst []byte, s *Session) []byte {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendDeliveries(b, s.Tail, &p)
+	b = appendIDs(b, s.Doubtful)
+	b = binary.AppendUvarint(b, uint64(len(s.Owed)))
+	for i := range s.Owed {
+		b = appendSubscription(b, &s.Owed[i].Subscription)
+		b = binary.AppendUvarint(b, s.Owed[i].UpTo)
+		b = binary.AppendUvarint(b, s.Owed[i].From)
+	}
 	sessionForm.seal(b[begin:])
+	return b
+}
+
+func appendIDs(b []byte, ids []mqtt.PacketID) []byte {
+	b = binary.AppendUvarint(b, uint64(len(ids)))
+	for _, id := range ids {
+		b = appendID(b, id)
+	}
 	return b
 }
 
@@ -152,7 +164,7 @@ func (c *cursor) session() *Session {
 		s.Will = c.will(s.Client)
 	}
 	s.Subscriptions = c.subscriptions()
-	s.Taken = c.taken()
+	s.Taken = c.ids()
 	s.NextID = c.number("next Packet Identifier")
 	var p past
 	var a arena
@@ -163,6 +175,10 @@ func (c *cursor) session() *Session {
 	s.Spilled = c.number("messages in the chunks")
 	s.SpilledBytes = c.number("bytes in the chunks")
 	s.Tail = c.deliveries(&p, &a)
+	if c.version > 1 {
+		s.Doubtful = c.ids()
+		s.Owed = c.owed()
+	}
 	return s
 }
 
@@ -183,7 +199,24 @@ func (c *cursor) subscriptions() []Subscription {
 	return subs
 }
 
-func (c *cursor) taken() []mqtt.PacketID {
+func (c *cursor) owed() []Owed {
+	n := c.count("new subscriptions", 5)
+	if n == 0 {
+		return nil
+	}
+	owed := make([]Owed, n)
+	for i := range owed {
+		o := &owed[i]
+		c.subscription(&o.Subscription)
+		o.UpTo, o.From = c.number("last Retained Message"), c.number("Retained Message before")
+		if c.err != nil {
+			return nil
+		}
+	}
+	return owed
+}
+
+func (c *cursor) ids() []mqtt.PacketID {
 	n := c.count("Packet Identifiers", 1)
 	if n == 0 {
 		return nil

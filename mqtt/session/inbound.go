@@ -9,6 +9,7 @@ import (
 // Inbound is the half of a Session that receives from the Client.
 type Inbound struct {
 	taken      *idSet   // QoS 2 messages accepted and not yet released [MQTT-4.3.3-10]; nil: never any
+	doubtful   *idSet   // those of taken that may have been refused; nil: never any
 	aliases    []string // by Topic Alias - 1; they end with the connection [MQTT-3.3.2-7]
 	aliasMax   uint16
 	receiveMax uint16
@@ -72,11 +73,18 @@ func CheckTopic(name string) error {
 // before: it only needs another PUBREC [MQTT-4.3.3-10]. Otherwise call
 // [Inbound.Take] once the message is accepted; pending is how many others wait for
 // that.
-func (in *Inbound) Receive(id mqtt.PacketID, pending int) (repeated bool, err error) {
-	if in.taken.has(id) {
-		return true, nil
+//
+// If it is doubtful whether the message before was accepted, DUP decides: a Client
+// that knows of a refusal is done with that message, and sends another [MQTT-3.3.1-2];
+// one that does not know repeats it [MQTT-3.3.1-1].
+func (in *Inbound) Receive(id mqtt.PacketID, dup bool, pending int) (repeated bool, err error) {
+	if !in.taken.has(id) {
+		return false, in.Room(pending)
 	}
-	return false, in.Room(pending)
+	if !dup && in.doubtful.has(id) {
+		return false, in.Room(pending - 1) // it takes the place of the one before
+	}
+	return true, nil
 }
 
 // Room refuses a QoS 1 or 2 message beyond the Receive Maximum; pending is how many
@@ -96,11 +104,22 @@ func (in *Inbound) Take(id mqtt.PacketID) {
 		in.taken = new(idSet)
 	}
 	in.taken.add(id)
+	in.doubtful.remove(id)
+}
+
+// Doubt notes that the message taken under the Packet Identifier may have been
+// refused, by a broker that did not live to know whether it is on disk.
+func (in *Inbound) Doubt(id mqtt.PacketID) {
+	if in.doubtful == nil {
+		in.doubtful = new(idSet)
+	}
+	in.doubtful.add(id)
 }
 
 // Release ends the life of a Packet Identifier after PUBREL and returns what
 // the PUBCOMP says [MQTT-4.3.3-11] [MQTT-4.3.3-12].
 func (in *Inbound) Release(id mqtt.PacketID) mqtt.ReasonCode {
+	in.doubtful.remove(id)
 	if !in.taken.remove(id) {
 		return mqtt.PacketIdentifierNotFound
 	}
@@ -108,20 +127,10 @@ func (in *Inbound) Release(id mqtt.PacketID) mqtt.ReasonCode {
 }
 
 // Taken lists the Packet Identifiers that are taken, in ascending order.
-func (in *Inbound) Taken() []mqtt.PacketID {
-	if in.taken.len() == 0 {
-		return nil
-	}
-	out := make([]mqtt.PacketID, 0, in.taken.len())
-	for id := 1; id <= ids; id++ {
-		if in.taken.pages[id>>10] == nil {
-			id |= 1<<10 - 1
-		} else if in.taken.has(mqtt.PacketID(id)) {
-			out = append(out, mqtt.PacketID(id))
-		}
-	}
-	return out
-}
+func (in *Inbound) Taken() []mqtt.PacketID { return in.taken.list() }
+
+// Doubtful lists those of them that [Inbound.Doubt] has noted.
+func (in *Inbound) Doubtful() []mqtt.PacketID { return in.doubtful.list() }
 
 // idSet is a set of Packet Identifiers. Clients take them in turn, so they lie
 // side by side: pages of bits are small where a hash table would spread out. A
@@ -144,6 +153,22 @@ func (s *idSet) has(id mqtt.PacketID) bool {
 	}
 	page := s.pages[id>>10]
 	return page != nil && page[id>>6&15]&(1<<(id&63)) != 0
+}
+
+// list returns the identifiers in ascending order.
+func (s *idSet) list() []mqtt.PacketID {
+	if s.len() == 0 {
+		return nil
+	}
+	out := make([]mqtt.PacketID, 0, s.len())
+	for id := 1; id <= ids; id++ {
+		if s.pages[id>>10] == nil {
+			id |= 1<<10 - 1
+		} else if s.has(mqtt.PacketID(id)) {
+			out = append(out, mqtt.PacketID(id))
+		}
+	}
+	return out
 }
 
 func (s *idSet) add(id mqtt.PacketID) {

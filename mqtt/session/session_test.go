@@ -154,6 +154,9 @@ func (k *talk) line(line string) []string {
 		return k.disconnect(w)
 	case "publish":
 		return k.publish(w)
+	case "doubt":
+		k.s.Doubt(mqtt.PacketID(w.num("id")))
+		return nil
 	case "pubrel":
 		return []string{fmt.Sprintf("send PUBCOMP id=%d %s", w.num("id"), k.s.Release(mqtt.PacketID(w.num("id"))))}
 	case "deliver":
@@ -302,7 +305,7 @@ func (k *talk) disconnect(w words) []string {
 
 func (k *talk) publish(w words) []string {
 	p := &packet.Publish{ID: mqtt.PacketID(w.opt("id", 0)), QoS: mqtt.QoS(w.opt("qos", 0)),
-		Topic: []byte(w["topic"]), TopicAlias: uint16(w.opt("alias", 0))}
+		Dup: w.has("dup"), Topic: []byte(w["topic"]), TopicAlias: uint16(w.opt("alias", 0))}
 	if w.has("subid") {
 		p.SubscriptionIDs = []uint32{1}
 	}
@@ -325,7 +328,7 @@ func (k *talk) publish(w words) []string {
 	if p.QoS < mqtt.QoS2 {
 		return []string{"accept " + name}
 	}
-	repeated, err := k.s.Receive(p.ID, 0)
+	repeated, err := k.s.Receive(p.ID, p.Dup, 0)
 	if err != nil {
 		return oops(err)
 	}
@@ -533,7 +536,7 @@ func BenchmarkQoS2Inbound(b *testing.B) {
 	b.ReportAllocs()
 	id := mqtt.PacketID(1)
 	for b.Loop() {
-		if repeated, err := s.Receive(id, 0); repeated || err != nil {
+		if repeated, err := s.Receive(id, false, 0); repeated || err != nil {
 			b.Fatal(repeated, err)
 		}
 		s.Take(id)

@@ -165,6 +165,7 @@ type Past struct {
 	Queue, Tail      []Delivery
 	Away, AwayBytes  int
 	TakenIdentifiers []mqtt.PacketID
+	Doubtful         []mqtt.PacketID
 }
 
 // Restore puts the past of a Session into a State that has none.
@@ -189,6 +190,9 @@ func (s *State) Restore(p *Past) {
 	o.resend = o.flight.tail
 	for _, id := range p.TakenIdentifiers {
 		s.Take(id)
+	}
+	for _, id := range p.Doubtful {
+		s.Doubt(id)
 	}
 }
 
