@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -88,6 +89,7 @@ func (r *recovery) each(ctx context.Context, prefix string, f func(name string, 
 }
 
 func (r *recovery) retained(ctx context.Context) error {
+	defer r.b.retained.order()
 	return r.each(ctx, retainedPrefix, func(_ string, value []byte) error {
 		k, err := journal.ReadRetained(value)
 		if err != nil {
@@ -140,9 +142,19 @@ func (r *recovery) restore(j *journal.Session) error {
 	r.b.queued.Add(int64(bytes))
 	r.b.away.Add(int64(j.SpilledBytes))
 	for i := range j.Subscriptions {
-		if err := r.subscribe(s, &j.Subscriptions[i]); err != nil {
+		if err := r.subscribe(s, &j.Subscriptions[i], 0); err != nil {
 			return err
 		}
+	}
+	for i := range j.Owed {
+		o := &j.Owed[i]
+		sub, err := readSubscription(&o.Subscription)
+		if err != nil {
+			return err
+		}
+		sc := r.b.retained.scan(sub)
+		sc.upTo, sc.last, sc.from, sc.sent = math.MaxUint64, o.UpTo, o.From, o.Sent
+		s.scans = append(s.scans, sc)
 	}
 	return nil
 }
@@ -172,15 +184,28 @@ func (r *recovery) open(id mqtt.ClientID, durable bool) *subscriber {
 	return s
 }
 
-func (r *recovery) subscribe(s *subscriber, j *journal.Subscription) error {
-	f, err := topic.ParseFilter(j.Filter)
+// subscribe makes a subscription that a checkpoint knows, or that the op with the
+// number has made: then Retained Messages are still owed.
+func (r *recovery) subscribe(s *subscriber, j *journal.Subscription, number uint64) error {
+	sub, err := readSubscription(j)
 	if err != nil {
 		return err
 	}
-	sub := &session.Subscription{Filter: f, QoS: j.QoS, NoLocal: j.NoLocal,
-		RetainAsPublished: j.RetainAsPublished, RetainHandling: j.RetainHandling, ID: j.ID}
-	s.subscribeLocked([]*session.Subscription{sub}, 0)
+	scans := s.subscribeLocked([]*session.Subscription{sub}, number)
+	if len(scans) > 0 && scans[0].last > 0 {
+		scans[0].upTo = math.MaxUint64 // the number says it
+		s.scans = append(s.scans, scans...)
+	}
 	return nil
+}
+
+func readSubscription(j *journal.Subscription) (*session.Subscription, error) {
+	f, err := topic.ParseFilter(j.Filter)
+	if err != nil {
+		return nil, err
+	}
+	return &session.Subscription{Filter: f, QoS: j.QoS, NoLocal: j.NoLocal,
+		RetainAsPublished: j.RetainAsPublished, RetainHandling: j.RetainHandling, ID: j.ID}, nil
 }
 
 func (r *recovery) shares(ctx context.Context) error {
@@ -351,7 +376,7 @@ func (r *recovery) op(op *journal.Op) error {
 	case journal.End:
 		r.end(s)
 	case journal.Subscribe:
-		return r.subscribe(s, &op.Subscription)
+		return r.subscribe(s, &op.Subscription, op.Number)
 	case journal.Unsubscribe:
 		s.unsubscribeLocked(op.Subscription.Filter)
 	case journal.Release:
@@ -420,6 +445,9 @@ func (r *recovery) send(op *journal.Op, s *subscriber) {
 	s.dirtyLocked()
 	if op.Share != "" && d.Message == nil {
 		return // of a group that is no more
+	}
+	if d.Message != nil && d.Retain && op.Share == "" && op.Ref != 0 {
+		s.scannedLocked(d.Message) // only scans write a message whole that an op holds
 	}
 	before, bytes := s.state.Queued()
 	for !s.state.Resumed(op.ID, op.Ref, d) {

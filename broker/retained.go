@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 type retained struct {
 	mu       sync.Mutex // guards the fields below
 	names    topic.Names[*retainedMessage]
+	log      []logged // all of them in the order of their numbers, and gaps
 	bytes    int64
 	own      int // $SYS topics, which no limit counts
 	ownBytes int64
@@ -30,7 +33,14 @@ type retained struct {
 type retainedMessage struct {
 	message *mqtt.Message
 	number  uint64 // in the order of retaining
+	at      int    // where it stands in the log
 	gone    atomic.Bool
+}
+
+// logged is a place in the log: a message, or nil where one has been.
+type logged struct {
+	number uint64
+	*retainedMessage
 }
 
 // retain stores the message, or removes the one of its topic if its payload is
@@ -82,7 +92,9 @@ func (r *retained) set(m *mqtt.Message) {
 		r.forgetLocked(old)
 	}
 	r.count++
-	r.names.Set(m.Topic, &retainedMessage{message: m, number: r.count})
+	k := &retainedMessage{message: m, number: r.count}
+	r.names.Set(m.Topic, k)
+	r.logLocked(k)
 	r.bytes += int64(m.Size())
 	if isSys(m.Topic) {
 		r.own++
@@ -153,6 +165,7 @@ func (r *retained) write(w *kvWriter, names map[string]struct{}) {
 
 func (r *retained) forgetLocked(k *retainedMessage) {
 	k.gone.Store(true)
+	r.log[k.at].retainedMessage = nil
 	r.bytes -= int64(k.message.Size())
 	if isSys(k.message.Topic) {
 		r.own--
@@ -163,23 +176,69 @@ func (r *retained) forgetLocked(k *retainedMessage) {
 	}
 }
 
-// sweep removes what has expired by the time now [MQTT-3.3.2-5].
-func (r *retained) sweep(now time.Time) {
+// logLocked appends the message to the log, from which it first takes the gaps if
+// they are more than the messages.
+func (r *retained) logLocked(k *retainedMessage) {
+	if len(r.log) >= 2*r.names.Len()+logSlack {
+		full := r.log[:0]
+		for _, l := range r.log {
+			if l.retainedMessage != nil {
+				l.at = len(full)
+				full = append(full, l)
+			}
+		}
+		clear(r.log[len(full):])
+		r.log = full
+	}
+	k.at = len(r.log)
+	r.log = append(r.log, logged{k.number, k})
+}
+
+// logSlack is how many gaps the log of an empty store has before they are taken out.
+const logSlack = 1024
+
+// order brings the log into the order of the journal, in which a checkpoint does not
+// keep it.
+func (r *retained) order() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.expiring == 0 {
-		return
+	slices.SortFunc(r.log, func(a, b logged) int { return cmp.Compare(a.message.Number, b.message.Number) })
+	for i := range r.log {
+		r.log[i].number, r.log[i].retainedMessage.number, r.log[i].at = uint64(i)+1, uint64(i)+1, i
 	}
-	var expired []string
-	for name, k := range r.names.All {
-		if k.message.Expired(now) {
-			expired = append(expired, name)
-		}
-	}
-	for _, name := range expired {
-		r.deleteLocked(name)
+	r.count = uint64(len(r.log))
+}
+
+// sweep removes what has expired by the time now [MQTT-3.3.2-5], a page at a time:
+// publishers need not wait for all of it.
+func (r *retained) sweep(now time.Time) {
+	for from, more := 0, true; more; {
+		from, more = r.sweepPage(from, now)
 	}
 }
+
+func (r *retained) sweepPage(from int, now time.Time) (next int, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.expiring == 0 || from >= len(r.log) {
+		return 0, false
+	}
+	next = min(from+pageVisits, len(r.log))
+	for _, l := range r.log[from:next] {
+		if l.retainedMessage != nil && l.message.Expired(now) {
+			r.deleteLocked(l.message.Topic)
+		}
+	}
+	return next, true
+}
+
+const (
+	// pageVisits is how many Retained Messages are looked at under one lock.
+	pageVisits = 1000
+	// treeVisits is how far a scan looks for what its filter selects in the tree of
+	// names, before it goes through all Retained Messages, a page at a time, instead.
+	treeVisits = 16 << 10
+)
 
 // scan prepares the sending of what a new subscription matches.
 func (r *retained) scan(sub *session.Subscription) scan {
@@ -193,18 +252,34 @@ func (r *retained) scan(sub *session.Subscription) scan {
 	return sc
 }
 
-// match selects the Retained Messages that a pattern matches, up to the one with
-// the given number.
-func (r *retained) match(pattern string, upTo uint64) (found []*retainedMessage) {
+// page returns the next Retained Messages of a scan, in the order of retaining. There
+// may be none, and more all the same.
+func (r *retained) page(sc *scan) (found []*retainedMessage, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.names.Match(pattern, func(_ string, k *retainedMessage) bool {
-		if k.number <= upTo {
-			found = append(found, k)
+	if !sc.begun {
+		sc.begun = true
+		whole := r.names.MatchWithin(sc.sub.Filter.Pattern, treeVisits, func(_ string, k *retainedMessage) bool {
+			if sc.wants(k) {
+				found = append(found, k)
+			}
+			return true
+		})
+		if whole {
+			slices.SortFunc(found, func(a, b *retainedMessage) int { return cmp.Compare(a.number, b.number) })
+			return found, false
 		}
-		return true
-	})
-	return found
+		found = nil
+	}
+	at, _ := slices.BinarySearchFunc(r.log, sc.after+1, func(l logged, n uint64) int { return cmp.Compare(l.number, n) })
+	end := min(at+pageVisits, len(r.log))
+	for _, l := range r.log[at:end] {
+		sc.after = l.number
+		if l.retainedMessage != nil && sc.wants(l.retainedMessage) && topic.Match(sc.sub.Filter.Pattern, l.message.Topic) {
+			found = append(found, l.retainedMessage)
+		}
+	}
+	return found, end < len(r.log) && sc.after < sc.upTo
 }
 
 func (r *retained) len() int {

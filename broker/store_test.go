@@ -223,6 +223,74 @@ func TestRetainedSurvives(t *testing.T) {
 	})
 }
 
+// TestRetainedIsOwed ends the broker while a new subscription is being sent what is
+// retained, one message after the other: the rest comes afterwards, at QoS 2 each
+// message once, and without what has been replaced meanwhile.
+func TestRetainedIsOwed(t *testing.T) {
+	endings(t, Options{}, func(w *world, again func()) {
+		const n = 12
+		pub := w.connect(mqtt.V5, "pub")
+		for i := range n {
+			pub.publish(fmt.Sprint("r/", i), fmt.Sprint(i), mqtt.QoS(1+i%2), asRetained)
+			pub.next()
+		}
+		sub := w.connect(mqtt.V5, "sub", expiry(1000), receiveMaximum(1))
+		sub.send(&packet.Subscribe{ID: 1, Subscriptions: []packet.Subscription{{Filter: "r/#", QoS: mqtt.QoS2}, {Filter: "r/+", QoS: mqtt.QoS1}}})
+		sub.want("SUBACK 1 02 01")
+		times, held := make(map[string]int), make(map[int]bool) // held: QoS 2, not released
+		take := func(most int) {
+			for most > 0 {
+				var topic, payload string
+				var q, id int
+				line := sub.next()
+				if _, err := fmt.Sscanf(line, "PUBREL %d", &id); err == nil {
+					delete(held, id)
+					sub.send(&packet.Pubcomp{ID: mqtt.PacketID(id)})
+					continue
+				}
+				if _, err := fmt.Sscanf(line, "PUBLISH %s %q qos=%d id=%d", &topic, &payload, &q, &id); err != nil {
+					return
+				}
+				most--
+				if q == 1 {
+					sub.send(&packet.Puback{ID: mqtt.PacketID(id)})
+				} else {
+					sub.send(&packet.Pubrec{ID: mqtt.PacketID(id)})
+				}
+				if q == 1 || !held[id] {
+					times[fmt.Sprint(payload, " qos ", q)]++
+				}
+				held[id] = q == 2
+			}
+		}
+		take(3)
+		again()
+		pub = w.connect(mqtt.V5, "pub")
+		pub.publish("r/9", "new", mqtt.QoS2, asRetained)
+		pub.next()
+		sub = w.resumed(mqtt.V5, "sub", receiveMaximum(1))
+		take(4)
+		again()
+		sub = w.resumed(mqtt.V5, "sub", receiveMaximum(1))
+		take(100)
+		for i := range n {
+			first := fmt.Sprint(i, " qos ", 1+i%2)
+			second := fmt.Sprint(i, " qos 1")
+			switch {
+			case i == 9:
+				if times["9 qos 2"]+times["9 qos 1"] > 0 {
+					w.Errorf("the message that was replaced came %d times", times["9 qos 2"]+times["9 qos 1"])
+				}
+				if times["new qos 2"] != 1 {
+					w.Errorf("the message that replaced one came %d times at QoS 2, want 1", times["new qos 2"])
+				}
+			case i%2 == 1 && (times[first] != 1 || times[second] == 0), i%2 == 0 && times[first] < 2:
+				w.Errorf("message %d came %d times at QoS %d and %d times at QoS 1", i, times[first], 1+i%2, times[second])
+			}
+		}
+	})
+}
+
 // TestWillSurvives publishes the Wills of those whose connection the end of the
 // broker has cut, once, and not those of who had said goodbye.
 func TestWillSurvives(t *testing.T) {

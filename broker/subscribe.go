@@ -8,6 +8,7 @@ import (
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
+	"fairlead/mqtt/topic"
 )
 
 // subscribe creates subscriptions, acknowledges them, and has the Retained
@@ -41,7 +42,10 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 		return violation(mqtt.TopicFilterInvalid, "a topic filter is not accepted")
 	}
 	var scans []scan
-	err := c.record(ops, func(number uint64) { scans = c.session.subscribeLocked(subs, number) })
+	err := c.record(ops, func(number uint64) {
+		scans = c.session.subscribeLocked(subs, number)
+		c.session.fresh = scans // a checkpoint may come before follow
+	})
 	if err != nil {
 		refuseAll(ack.Reasons, unkept(err).Code)
 	}
@@ -53,7 +57,7 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 	if err := c.reply(ack); err != nil {
 		return err
 	}
-	c.follow(scans)
+	c.follow(len(scans) > 0)
 	c.wakeShares(p)
 	return nil
 }
@@ -112,14 +116,18 @@ func (c *conn) admitSubscription(sub *session.Subscription, others int) mqtt.Rea
 // not 0, are the numbers of the ops.
 func (s *subscriber) subscribeLocked(subs []*session.Subscription, first uint64) (scans []scan) {
 	b := s.broker
-	for _, sub := range subs {
+	for i, sub := range subs {
 		old := s.state.Subscribe(sub)
 		b.router.subscribe(s, sub)
 		if old == nil {
 			b.Subscriptions.Add(1)
 		}
 		if sub.WantsRetained(old != nil) {
-			scans = append(scans, b.retained.scan(sub))
+			sc := b.retained.scan(sub)
+			if first > 0 && sub.QoS > mqtt.QoS0 {
+				sc.last = first + uint64(i)
+			}
+			scans = append(scans, sc)
 		}
 	}
 	return scans
@@ -136,15 +144,20 @@ func anyFailed(rs []mqtt.ReasonCode) bool {
 
 // follow puts the replies so far into the outbox, SUBACK last, and lets the
 // Retained Messages follow.
-func (c *conn) follow(scans []scan) {
+func (c *conn) follow(scans bool) {
 	s, w := c.session, c.work
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.repliesLocked(w)
-	if len(scans) > 0 {
-		s.scans = append(s.scans, scans...)
+	if scans {
+		s.freshLocked()
 		s.pumpLocked(w.now)
 	}
+}
+
+// freshLocked lets the Retained Messages of new subscriptions follow.
+func (s *subscriber) freshLocked() {
+	s.scans, s.fresh = append(s.scans, s.fresh...), nil
 }
 
 // wakeShares lets the Client take over what waits at absent members of Shared
@@ -199,35 +212,95 @@ func (s *subscriber) unsubscribeLocked(filter string) bool {
 	return true
 }
 
-// scan is the sending of Retained Messages to a new subscription. It holds
-// references, so a hundred thousand of them need neither copies nor an outbox.
+// scan is the sending of Retained Messages to a new subscription, in the order of
+// retaining. It looks at them a page at a time, so a million of them need neither
+// memory nor a long lock.
 type scan struct {
-	sub   *session.Subscription
-	via   *session.Via
-	upTo  uint64 // messages that were retained later have come live
+	sub  *session.Subscription
+	via  *session.Via
+	upTo uint64 // in the order of retaining: those that were retained later have come live
+
 	begun bool
-	items []*retainedMessage // still to be sent
+	done  bool               // what is left is in items
+	after uint64             // what comes up to this one in the order of retaining is, or was, in items
+	items []*retainedMessage // of this page, still to be sent
+
+	// In a durable Session a scan for QoS 1 or 2 goes on after a restart. These are
+	// numbers of ops; 0: not known.
+	last uint64 // of the SUBSCRIBE; 0: the scan does not go on
+	from uint64 // messages up to this one have been sent
+	sent uint64 // those at QoS 2 have been sent up to this one, as the journal knows
+}
+
+// wants reports whether the message is of those that were there when the
+// subscription was made, and has not been sent.
+func (sc *scan) wants(k *retainedMessage) bool {
+	n := k.message.Number
+	switch {
+	case k.number > sc.upTo || sc.last > 0 && n > sc.last:
+		return false
+	case n > 0 && n <= sc.from:
+		return false
+	}
+	return n > sc.sent || min(k.message.QoS, sc.sub.QoS) < mqtt.QoS2
 }
 
 // scanLocked sends Retained Messages as long as there is room. One that has been
 // replaced meanwhile is left out: the subscription has got what took its place.
 func (s *subscriber) scanLocked(c *conn, now time.Time) {
-	for len(s.scans) > 0 {
-		if !s.scanOneLocked(c, &s.scans[0], now) {
+	if len(s.scans) == 0 {
+		return
+	}
+	if s.durable {
+		s.dirtyLocked()
+	}
+	for pages := scanPages; len(s.scans) > 0; {
+		sc := &s.scans[0]
+		if !s.scanPageLocked(c, sc, now) {
 			return
 		}
-		s.scans = s.scans[1:]
+		if sc.done {
+			s.scans = s.scans[1:]
+			continue
+		}
+		if pages--; pages < 0 {
+			s.scanLaterLocked()
+			return
+		}
+		// Only now, one subscription after the other: a client that subscribes to
+		// everything in a hundred ways holds one page at a time.
+		var more bool
+		sc.items, more = s.broker.retained.page(sc)
+		sc.done = !more
 	}
 	s.scans = nil
 }
 
-// scanOneLocked reports whether the scan is through.
-func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
-	if !sc.begun {
-		// Only now, one subscription after the other: a client that subscribes to
-		// everything in a hundred ways holds one list at a time.
-		sc.items, sc.begun = s.broker.retained.match(sc.sub.Filter.Pattern, sc.upTo), true
+// scanPages is how many pages a scan takes before it lets others have the Session.
+const scanPages = 8
+
+// scanLaterLocked goes on with the scan in a while, from another goroutine.
+func (s *subscriber) scanLaterLocked() {
+	if s.scanning {
+		return
 	}
+	s.scanning = true
+	s.broker.spawn(func() {
+		w := newWork(s.broker.now())
+		s.mu.Lock()
+		s.scanning = false
+		if c := s.conn; c != nil {
+			s.pumpLocked(w.now)
+			c.scheduleLocked(w)
+		}
+		s.mu.Unlock()
+		w.finish(s.broker)
+	})
+}
+
+// scanPageLocked sends the items of the page and reports whether all of them have
+// gone.
+func (s *subscriber) scanPageLocked(c *conn, sc *scan, now time.Time) bool {
 	for len(sc.items) > 0 {
 		k := sc.items[0]
 		q := min(k.message.QoS, sc.sub.QoS)
@@ -235,6 +308,7 @@ func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
 			return false
 		}
 		sc.items[0], sc.items = nil, sc.items[1:]
+		sc.from = max(sc.from, k.message.Number)
 		if k.gone.Load() || k.message.Expired(now) {
 			continue
 		}
@@ -250,4 +324,30 @@ func (s *subscriber) scanOneLocked(c *conn, sc *scan, now time.Time) bool {
 		s.sendLocked(c, out, now)
 	}
 	return true
+}
+
+// owedLocked are the scans that must go on after a restart, as a checkpoint keeps
+// them: those under way, and those that wait for their SUBACK.
+func (s *subscriber) owedLocked() (owed []journal.Owed) {
+	for _, list := range [][]scan{s.scans, s.fresh} {
+		for i := range list {
+			if sc := &list[i]; sc.last > 0 {
+				owed = append(owed, journal.Owed{Subscription: writtenSubscription(sc.sub), UpTo: sc.last, From: sc.from, Sent: sc.sent})
+			}
+		}
+	}
+	return owed
+}
+
+// scannedLocked notes, after a restart, that the journal says of the Retained Message
+// that it has been sent at QoS 2.
+func (s *subscriber) scannedLocked(m *mqtt.Message) {
+	for len(s.scans) > 0 {
+		sc := &s.scans[0]
+		if m.Number > sc.sent && m.Number <= sc.last && topic.Match(sc.sub.Filter.Pattern, m.Topic) {
+			sc.sent = m.Number
+			return
+		}
+		s.scans = s.scans[1:] // the next one would not have begun else
+	}
 }

@@ -38,7 +38,10 @@ type subscriber struct {
 	state session.State
 	conn  *conn  // nil while the Client is away
 	scans []scan // Retained Messages that are still to be sent
+	fresh []scan // those of subscriptions whose SUBACK has not been sent
 	gone  bool   // the Session has ended
+
+	scanning bool // scanLaterLocked has been called, and what it starts has not begun
 	kept
 }
 

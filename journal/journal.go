@@ -177,6 +177,7 @@ type Owed struct {
 	Subscription Subscription
 	UpTo         uint64 // those of later ops have come live
 	From         uint64 // those up to this op have been sent
+	Sent         uint64 // those that go at QoS 2 have been sent up to this op
 }
 
 // InFlight is a message under way to the Client.

@@ -122,7 +122,7 @@ func sessionSamples() []sample[*Session] {
 		{"doubt", &Session{Client: "c", Taken: []mqtt.PacketID{1, 2, 3}, Doubtful: []mqtt.PacketID{2, 65535}}},
 		{"owed", &Session{Client: "c", Owed: []Owed{
 			{Subscription: opSamples()[9].value.Subscription, UpTo: 7},
-			{Subscription: opSamples()[10].value.Subscription, UpTo: math.MaxUint64, From: math.MaxUint64 - 1},
+			{Subscription: opSamples()[10].value.Subscription, UpTo: math.MaxUint64, From: 5, Sent: math.MaxUint64 - 1},
 		}}},
 	}
 }

@@ -105,6 +105,7 @@ func AppendSession(dst []byte, s *Session) []byte {
 		b = appendSubscription(b, &s.Owed[i].Subscription)
 		b = binary.AppendUvarint(b, s.Owed[i].UpTo)
 		b = binary.AppendUvarint(b, s.Owed[i].From)
+		b = binary.AppendUvarint(b, s.Owed[i].Sent)
 	}
 	sessionForm.seal(b[begin:])
 	return b
@@ -200,7 +201,7 @@ func (c *cursor) subscriptions() []Subscription {
 }
 
 func (c *cursor) owed() []Owed {
-	n := c.count("new subscriptions", 5)
+	n := c.count("new subscriptions", 6)
 	if n == 0 {
 		return nil
 	}
@@ -208,7 +209,9 @@ func (c *cursor) owed() []Owed {
 	for i := range owed {
 		o := &owed[i]
 		c.subscription(&o.Subscription)
-		o.UpTo, o.From = c.number("last Retained Message"), c.number("Retained Message before")
+		o.UpTo = c.number("last Retained Message")
+		o.From = c.number("Retained Message before")
+		o.Sent = c.number("Retained Message before at QoS 2")
 		if c.err != nil {
 			return nil
 		}

@@ -1,6 +1,9 @@
 package topic
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // Names maps Topic Names to values and finds those that a Topic Filter matches:
 // the Retained Messages that a new subscription receives, the cached routes that
@@ -86,14 +89,22 @@ func (n *Names[V]) Delete(name string) (old V, ok bool) {
 // that is no wildcard leads to one branch, '+' to all branches of its level, and
 // '#' to all below.
 func (n *Names[V]) Match(pattern string, yield func(name string, v V) bool) {
+	n.MatchWithin(pattern, math.MaxInt, yield)
+}
+
+// MatchWithin is [Names.Match] that gives up once it has looked at the given number
+// of nodes of the tree, of which there are fewer than two a name. It reports whether
+// it has come to its end, or to that of yield.
+func (n *Names[V]) MatchWithin(pattern string, nodes int, yield func(name string, v V) bool) bool {
 	if !wild(pattern) {
 		if v, ok := n.Get(pattern); ok {
 			yield(pattern, v)
 		}
-		return
+		return true
 	}
-	s := search[V]{pattern: pattern, yield: yield, todo: make([]branch[V], 0, 8)}
+	s := search[V]{pattern: pattern, yield: yield, todo: make([]branch[V], 0, 8), most: nodes}
 	s.run(&n.tree)
+	return s.visited <= s.most
 }
 
 // All yields each Topic Name and its value: for name, v := range n.All. The
@@ -111,6 +122,7 @@ type search[V any] struct {
 	yield   func(name string, v V) bool
 	todo    []branch[V] // at most one for each node on the way down
 	visited int         // nodes so far; tests hold the promise of Match against it
+	most    int         // how many they may become
 }
 
 // branch is a node to visit and perhaps its later siblings. The pattern's level
@@ -142,6 +154,9 @@ func (s *search[V]) visit(top *node[named[V]]) bool {
 	s.todo = append(s.todo[:0], branch[V]{node: top})
 	for len(s.todo) > 0 {
 		at, from := s.take()
+		if s.visited > s.most {
+			return false
+		}
 		next, ok := s.match(at.label, from)
 		if !ok {
 			continue

@@ -159,8 +159,15 @@ func TestNamesMatchLooksOnlyWhereItMust(t *testing.T) {
 		{"$SYS/+", 0, 1 + 1000},
 	} {
 		found := 0
-		s := search[int]{pattern: test.pattern, yield: func(string, int) bool { found++; return true }}
+		s := search[int]{pattern: test.pattern, most: 1 << 20, yield: func(string, int) bool { found++; return true }}
 		s.run(&names.tree)
+		for _, most := range []int{0, test.visited - 1, test.visited, test.visited + 1} {
+			seen := 0
+			all := names.MatchWithin(test.pattern, most, func(string, int) bool { seen++; return true })
+			if want := most >= test.visited || !wild(test.pattern); all != want || all && seen != test.found {
+				t.Errorf("MatchWithin(%q, %d) = %v and finds %d names, want %v and %d", test.pattern, most, all, seen, want, test.found)
+			}
+		}
 		if found != test.found || s.visited != test.visited {
 			t.Errorf("Match(%q) found %d names and visited %d nodes, want %d and %d", test.pattern, found, s.visited, test.found, test.visited)
 		}
