@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"fairlead/journal"
@@ -214,6 +215,18 @@ func (s *subscriber) endLocked() {
 	n, bytes := s.state.Queued()
 	_, away := s.state.Away()
 	lost := n + s.state.InFlight()
+	for d := range s.state.Unmarked() {
+		if shared(d) {
+			lost-- // others get it: now, or once it is on record that it has not been sent
+		}
+	}
+	var unsent []session.Delivery
+	s.marks = slices.DeleteFunc(s.marks, func(m mark) bool {
+		if m.letsOutShared() {
+			unsent = append(unsent, m.d)
+		}
+		return m.letsOutShared()
+	})
 	if s.recorded {
 		b.committer.later(func() { b.ends(s.state.ID, -1) }, &journal.Op{Kind: journal.End, Client: s.state.ID})
 		b.keeper.forget(goneSession{s.state.ID, s.nextChunk > 0 || s.strays})
@@ -229,6 +242,7 @@ func (s *subscriber) endLocked() {
 	}
 	b.mu.Unlock()
 	b.Sessions.Add(-1)
+	b.reshare(s, unsent, false)
 }
 
 func (s *subscriber) isGone() bool {

@@ -81,6 +81,10 @@ func (s *subscriber) packMarks(r *record) {
 func (s *subscriber) unpackMarks(list []mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.gone {
+		s.takeBackLocked(list) // the record may turn out whole after all
+		return
+	}
 	s.marks = append(list, s.marks...)
 	if !s.marking {
 		s.marking = true
@@ -95,6 +99,10 @@ func (s *subscriber) applyMarks(w *work, list []mark, first uint64) {
 	defer s.mu.Unlock()
 	s.number = max(s.number, first+uint64(len(list))-1)
 	s.dirtyLocked()
+	if s.gone {
+		s.takeBackLocked(list)
+		return
+	}
 	c := s.conn
 	if c != nil && c.broken {
 		c = nil
@@ -127,6 +135,32 @@ func (s *subscriber) applyMarks(w *work, list []mark, first uint64) {
 	}
 	if c.len() > 0 {
 		c.scheduleLocked(w)
+	}
+}
+
+// letsOutShared reports whether the mark is to let out a message of a Shared
+// Subscription.
+func (m *mark) letsOutShared() bool { return m.kind == journal.Send && shared(m.d) }
+
+// takeBackLocked gives the messages of Shared Subscriptions that the marks were to let
+// out to other members, once that is on record, because the Session has ended before:
+// nothing of them has been sent [MQTT-4.8.2-5]. Until then their groups owe them.
+func (s *subscriber) takeBackLocked(list []mark) {
+	for i := range list {
+		m := &list[i]
+		if !m.letsOutShared() {
+			continue
+		}
+		d := written(m.d)
+		t := &ticket{}
+		op := t.add(&journal.Op{Kind: journal.Return, Client: s.state.ID, ID: m.id, Ref: d.Number, Share: d.Share, Delivery: &d})
+		t.steps = append(t.steps, step{op: op, apply: func(number uint64) {
+			if g := s.broker.router.share(d.Share); g != nil {
+				g.returned(number)
+			}
+			s.broker.reshare(s, []session.Delivery{m.d}, false)
+		}})
+		s.broker.committer.put(t)
 	}
 }
 

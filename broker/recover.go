@@ -358,6 +358,9 @@ func (r *recovery) op(op *journal.Op) error {
 	case journal.Send:
 		r.send(op, s)
 		return nil
+	case journal.Return:
+		r.giveBack(op)
+		return nil
 	}
 	if s == nil && op.Kind == journal.End {
 		r.b.keeper.forget(goneSession{op.Client, true}) // it may have been spilled when it ended
@@ -459,6 +462,26 @@ func (r *recovery) send(op *journal.Op, s *subscriber) {
 	after, left := s.state.Queued()
 	r.b.QueuedMessages.Add(int64(after - before))
 	r.b.queued.Add(int64(left - bytes))
+}
+
+// giveBack lets the group owe the message again. The Session that was to have it has
+// ended, or is about to.
+func (r *recovery) giveBack(op *journal.Op) {
+	g := r.b.router.share(op.Share)
+	if g == nil || !g.durable.Load() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if op.Number <= g.number {
+		return
+	}
+	g.number = op.Number
+	if g.pending == nil {
+		g.pending = make(map[uint64]*mqtt.Message)
+	}
+	g.pending[op.Ref] = read(op.Delivery).Message
+	g.dirtyLocked(r.b.keeper)
 }
 
 // fetch brings the next chunk of the Session's queue.

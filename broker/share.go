@@ -66,6 +66,17 @@ func (g *group) settleOne(number uint64) {
 	}
 }
 
+// returned notes that the op with the number has given a message back that the group
+// owes.
+func (g *group) returned(number uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.number = max(g.number, number)
+	if g.durable.Load() {
+		g.dirtyLocked(g.broker.keeper)
+	}
+}
+
 func (g *group) dirtyLocked(k *keeper) {
 	if !g.dirty {
 		g.dirty = true

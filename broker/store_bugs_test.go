@@ -618,3 +618,69 @@ func TestRefusedButWritten(t *testing.T) {
 		})
 	}
 }
+
+// TestMemberEndsBeforeSend ends the session of a Shared Subscription's member while
+// QoS 2 messages wait for the record that they are under way to it: nothing has been
+// sent, so another member gets them, once, whatever happens then [MQTT-4.8.2-5].
+func TestMemberEndsBeforeSend(t *testing.T) {
+	type end struct {
+		name string
+		then func(w *world, release func())
+	}
+	for _, e := range []end{
+		{"on record", func(w *world, release func()) { release() }},
+		{"on record, crash", func(w *world, release func()) { release(); synctest.Wait(); w.crash() }},
+		{"on record, checkpoint, crash", func(w *world, release func()) { release(); w.checkpoint(); w.crash() }},
+		{"not on record, crash", func(w *world, release func()) { w.crash() }},
+		{"disk trouble", func(w *world, release func()) { w.faults.FailAppends(2, syscall.EIO); release(); w.checkpoint() }},
+		{"disk trouble, crash", func(w *world, release func()) {
+			w.faults.FailAppends(2, syscall.EIO)
+			release()
+			w.checkpoint()
+			w.crash()
+		}},
+	} {
+		for _, q := range []mqtt.QoS{1, 2} {
+			t.Run(fmt.Sprint(e.name, " qos ", q), func(t *testing.T) {
+				playStored(t, Options{}, func(w *world) {
+					durable := w.connect(mqtt.V5, "durable", expiry(1000))
+					durable.subscribe("$share/g/a", q)
+					durable.close()
+					member := w.connect(mqtt.V5, "member", receiveMaximum(2))
+					member.subscribe("$share/g/a", mqtt.QoS2)
+					pub := w.connect(mqtt.V5, "pub")
+					for i, payload := range []string{"0", "1", "two", "three"} {
+						pub.publish("a", payload, mqtt.QoS(1+i/2))
+						pub.next()
+					}
+					member.want(`PUBLISH a "0" qos=1 id=1`, `PUBLISH a "1" qos=1 id=2`)
+					release := w.faults.HoldAppends()
+					member.send(&packet.Puback{ID: 1})
+					synctest.Wait() // the mark of two is in a record
+					member.send(&packet.Puback{ID: 2})
+					synctest.Wait() // the mark of three waits for its turn
+					if w.faults.Held() != 1 {
+						w.Fatalf("%d records are being written, want 1", w.faults.Held())
+					}
+					member.send(&packet.Disconnect{})
+					member.close()
+					e.then(w, release)
+					synctest.Wait()
+					durable = w.resumed(mqtt.V5, "durable")
+					got := durable.drain()
+					slices.Sort(got)
+					if want := []string{"three", "two"}; !slices.Equal(slices.DeleteFunc(got, func(s string) bool { return len(s) == 1 }), want) {
+						w.Errorf("the other member got %q, want %q", got, want)
+					}
+					w.crash()
+					durable = w.resumed(mqtt.V5, "durable")
+					for _, payload := range durable.drain() {
+						if len(payload) > 1 && q == mqtt.QoS2 {
+							w.Errorf("%q came again", payload)
+						}
+					}
+				})
+			})
+		}
+	}
+}
