@@ -378,7 +378,8 @@ func (s *subscriber) write(w *kvWriter) {
 }
 
 // imageLocked is the Session as a checkpoint keeps it. Messages of Shared
-// Subscriptions are the group's to keep, but for QoS 2 under way.
+// Subscriptions are the group's to keep, but for QoS 2 under way, and those that the
+// Session has kept when it left a group without lasting members.
 func (s *subscriber) imageLocked() *journal.Session {
 	away, awayBytes := s.state.Away()
 	j := &journal.Session{
@@ -393,7 +394,7 @@ func (s *subscriber) imageLocked() *journal.Session {
 	for h := range s.state.Flight() {
 		f := journal.InFlight{Seq: h.Seq, Released: h.Released}
 		if !h.Released {
-			if shared(h.Delivery) && h.QoS < mqtt.QoS2 {
+			if h.QoS < mqtt.QoS2 && s.broker.owed(h.Delivery) {
 				continue
 			}
 			f.Delivery = written(h.Delivery)
@@ -401,7 +402,7 @@ func (s *subscriber) imageLocked() *journal.Session {
 		j.Flight = append(j.Flight, f)
 	}
 	add := func(to *[]journal.Delivery, d session.Delivery) {
-		if !shared(d) {
+		if !s.broker.owed(d) {
 			*to = append(*to, written(d))
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"fairlead/journal"
@@ -199,6 +198,25 @@ func (r *recovery) subscribe(s *subscriber, j *journal.Subscription, number uint
 	return nil
 }
 
+// unsubscribe ends a subscription. The last lasting member of a group keeps what is
+// under way to it: that may be all that the group owes.
+func (r *recovery) unsubscribe(s *subscriber, filter string) {
+	var owed []*mqtt.Message
+	g := r.b.router.share(filter)
+	if g != nil {
+		owed = g.owes()
+	}
+	sub := s.unsubscribeLocked(filter)
+	if sub == nil || g == nil || g.durable.Load() {
+		return
+	}
+	for _, m := range owed {
+		if q := min(m.QoS, sub.QoS); q > mqtt.QoS0 {
+			s.queueLocked(session.Delivery{Message: m, QoS: q, Via: &session.Via{Share: filter}})
+		}
+	}
+}
+
 func readSubscription(j *journal.Subscription) (*session.Subscription, error) {
 	f, err := topic.ParseFilter(j.Filter)
 	if err != nil {
@@ -381,7 +399,7 @@ func (r *recovery) op(op *journal.Op) error {
 	case journal.Subscribe:
 		return r.subscribe(s, &op.Subscription, op.Number)
 	case journal.Unsubscribe:
-		s.unsubscribeLocked(op.Subscription.Filter)
+		r.unsubscribe(s, op.Subscription.Filter)
 	case journal.Release:
 		s.state.Release(op.ID)
 	case journal.Receive:
@@ -572,15 +590,8 @@ func (s *subscriber) await(now time.Time) {
 
 // handOut gives what a group owes to its members.
 func (b *Broker) handOut(g *group) {
-	g.mu.Lock()
-	owed := make([]*mqtt.Message, 0, len(g.pending))
-	for _, m := range g.pending {
-		owed = append(owed, m)
-	}
-	g.mu.Unlock()
-	slices.SortFunc(owed, func(a, b *mqtt.Message) int { return int(int64(a.Number - b.Number)) })
 	w := newWork(b.now())
-	for _, m := range owed {
+	for _, m := range g.owes() {
 		w.fan.begin(nil, w)
 		w.fan.scratch, w.fan.kept, w.fan.once = *m, m, true
 		b.giveShared(&w.fan, g)

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +57,28 @@ func (b *Broker) settle(d session.Delivery) {
 	if g := b.router.share(d.Via.Share); g != nil {
 		g.settleOne(d.Message.Number)
 	}
+}
+
+// owed reports whether the group of the delivery, if it has one, owes it to some member.
+func (b *Broker) owed(d session.Delivery) bool {
+	if !shared(d) {
+		return false
+	}
+	g := b.router.share(d.Via.Share)
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.pending[d.Message.Number]
+	return ok
+}
+
+// owes lists the messages that the group owes, in the order of the journal.
+func (g *group) owes() []*mqtt.Message {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.SortedFunc(maps.Values(g.pending), func(a, b *mqtt.Message) int { return cmp.Compare(a.Number, b.Number) })
 }
 
 func (g *group) settleOne(number uint64) {

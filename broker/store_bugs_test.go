@@ -684,3 +684,26 @@ func TestMemberEndsBeforeSend(t *testing.T) {
 		}
 	}
 }
+
+// TestUnsubscribedFromShare lets the last lasting member leave a Shared Subscription
+// with messages under way and waiting: they are still its own [MQTT-3.10.4-3].
+func TestUnsubscribedFromShare(t *testing.T) {
+	endings(t, Options{}, func(w *world, again func()) {
+		sub := w.connect(mqtt.V5, "sub", expiry(1000), receiveMaximum(2))
+		sub.subscribe("$share/g/a", mqtt.QoS2)
+		other := w.connect(mqtt.V5, "other")
+		other.subscribe("$share/g/b", mqtt.QoS1)
+		pub := w.connect(mqtt.V5, "pub")
+		for i := range 5 {
+			pub.publish("a", fmt.Sprint(i), mqtt.QoS(1+i%2))
+			pub.next()
+		}
+		sub.want(`PUBLISH a "0" qos=1 id=1`, `PUBLISH a "1" qos=2 id=2`)
+		sub.send(&packet.Unsubscribe{ID: 9, Filters: []string{"$share/g/a"}})
+		sub.want("UNSUBACK 9 00")
+		sub.close()
+		again()
+		sub = w.resumed(mqtt.V5, "sub")
+		sub.wantAll("0", "1", "2", "3", "4")
+	})
+}

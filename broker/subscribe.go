@@ -186,7 +186,7 @@ func (c *conn) unsubscribe(p *packet.Unsubscribe) error {
 	}
 	err := c.record(ops, func(uint64) {
 		for i, filter := range p.Filters {
-			if ack.Reasons[i] = mqtt.NoSubscriptionExisted; c.session.unsubscribeLocked(filter) {
+			if ack.Reasons[i] = mqtt.NoSubscriptionExisted; c.session.unsubscribeLocked(filter) != nil {
 				ack.Reasons[i] = mqtt.Success
 			}
 		}
@@ -201,15 +201,14 @@ func (c *conn) unsubscribe(p *packet.Unsubscribe) error {
 	return c.reply(ack)
 }
 
-// unsubscribeLocked reports whether there was such a subscription.
-func (s *subscriber) unsubscribeLocked(filter string) bool {
+// unsubscribeLocked returns the subscription that it has ended, or nil.
+func (s *subscriber) unsubscribeLocked(filter string) *session.Subscription {
 	sub := s.state.Unsubscribe(filter)
-	if sub == nil {
-		return false
+	if sub != nil {
+		s.broker.router.unsubscribe(s, sub)
+		s.broker.Subscriptions.Add(-1)
 	}
-	s.broker.router.unsubscribe(s, sub)
-	s.broker.Subscriptions.Add(-1)
-	return true
+	return sub
 }
 
 // scan is the sending of Retained Messages to a new subscription, in the order of
