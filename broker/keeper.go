@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -234,6 +233,7 @@ func (k *keeper) again(sessions []*subscriber, groups []*group) {
 	}
 	for _, g := range groups {
 		g.mu.Lock()
+		g.pending.touch()
 		g.dirtyLocked(k)
 		g.mu.Unlock()
 	}
@@ -650,23 +650,20 @@ func (k *keeper) readChunk(id mqtt.ClientID, n uint64) ([]session.Delivery, erro
 func (g *group) write(w *kvWriter, b *Broker) {
 	g.mu.Lock()
 	g.dirty = false
-	j := &journal.Session{Upto: max(b.committer.applied.Load(), g.number)}
-	now := b.now()
-	for n, m := range g.pending {
-		if m.Expired(now) {
-			delete(g.pending, n)
-			continue
-		}
-		j.Queue = append(j.Queue, journal.Delivery{Number: n, Message: m, QoS: m.QoS})
-	}
+	upto := max(b.committer.applied.Load(), g.number)
+	ops := g.pending.write(g.filter, b.now())
 	keep := g.durable.Load()
 	g.mu.Unlock()
 	if !keep {
-		if now := b.router.share(g.filter); now == nil || now == g || !now.durable.Load() { // else the key is that one's
+		if now := b.router.share(g.filter); now == nil || now == g || !now.durable.Load() { // else the keys are that one's
 			w.add(store.Op{Key: sharePrefix + g.filter, Delete: true})
+			w.add(dropPages(g.filter))
 		}
 		return
 	}
-	slices.SortFunc(j.Queue, func(a, b journal.Delivery) int { return int(int64(a.Number - b.Number)) })
-	w.add(store.Op{Key: sharePrefix + g.filter, Value: journal.AppendSession(nil, j)})
+	for _, op := range ops {
+		w.add(op)
+	}
+	// Last: it says up to where the pages know the journal.
+	w.add(store.Op{Key: sharePrefix + g.filter, Value: journal.AppendSession(nil, &journal.Session{Upto: upto})})
 }

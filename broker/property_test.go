@@ -537,8 +537,8 @@ func (s *stage) drained() {
 		s.model.fail("chunks are left: %q", keys)
 	}
 	for filter, g := range s.b.router.shares {
-		if len(g.pending) > 0 {
-			s.model.fail("%s owes %d messages", filter, len(g.pending))
+		if g.pending.len() > 0 {
+			s.model.fail("%s owes %d messages", filter, g.pending.len())
 		}
 	}
 	for _, key := range s.keys(sessionPrefix) {

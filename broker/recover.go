@@ -227,22 +227,35 @@ func readSubscription(j *journal.Subscription) (*session.Subscription, error) {
 }
 
 func (r *recovery) shares(ctx context.Context) error {
-	return r.each(ctx, sharePrefix, func(filter string, value []byte) error {
-		j, err := journal.ReadSession(value)
-		if err != nil {
-			return err
+	return r.each(ctx, sharePrefix, func(name string, value []byte) error {
+		filter, page := splitPageKey(name)
+		var ds []journal.Delivery
+		var upto uint64
+		if page {
+			var err error
+			if ds, err = journal.ReadChunk(value); err != nil {
+				return err
+			}
+		} else {
+			j, err := journal.ReadSession(value)
+			if err != nil {
+				return err
+			}
+			ds, upto = j.Queue, j.Upto // before there were pages all of it stood there
 		}
 		g := r.b.router.share(filter)
-		if g == nil || !g.durable.Load() { // its last lasting member has left since: the key goes, too
+		if g == nil || !g.durable.Load() { // its last lasting member has left since: the keys go, too
 			(&group{broker: r.b, filter: filter}).dirtyLocked(r.b.keeper)
 			return nil
 		}
-		g.number = j.Upto
-		r.known = max(r.known, j.Upto)
-		g.pending = make(map[uint64]*mqtt.Message, len(j.Queue))
-		for _, d := range j.Queue {
+		g.number = max(g.number, upto)
+		r.known = max(r.known, upto)
+		for _, d := range ds {
 			d.Message.Number = d.Number
-			g.pending[d.Number] = d.Message
+			g.pending.add(d.Message)
+		}
+		if page {
+			g.pending.clean(ds)
 		}
 		return nil
 	})
@@ -453,7 +466,7 @@ func (r *recovery) send(op *journal.Op, s *subscriber) {
 	}
 	if op.Share != "" {
 		if g := r.b.router.share(op.Share); g != nil && op.Ref != 0 {
-			if m := g.pending[op.Ref]; m != nil && d.Message == nil {
+			if m := g.pending.get(op.Ref); m != nil && d.Message == nil {
 				d = session.Delivery{Message: m, QoS: mqtt.QoS2, Via: &session.Via{Share: op.Share}}
 			}
 			g.settleOne(op.Ref)
@@ -495,10 +508,7 @@ func (r *recovery) giveBack(op *journal.Op) {
 		return
 	}
 	g.number = op.Number
-	if g.pending == nil {
-		g.pending = make(map[uint64]*mqtt.Message)
-	}
-	g.pending[op.Ref] = read(op.Delivery).Message
+	g.pending.add(read(op.Delivery).Message)
 	g.dirtyLocked(r.b.keeper)
 }
 

@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"cmp"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,7 +22,7 @@ type group struct {
 	// pending are the messages that no member has acknowledged at QoS 1 or begun to
 	// receive at QoS 2, by number: after a crash they go to any member. Empty unless
 	// durable.
-	pending map[uint64]*mqtt.Message
+	pending owed
 	number  uint64 // of the latest message
 	dirty   bool   // the next checkpoint writes it
 }
@@ -41,10 +39,7 @@ func (g *group) owe(m *mqtt.Message) bool {
 		return false
 	}
 	g.number = m.Number
-	if g.pending == nil {
-		g.pending = make(map[uint64]*mqtt.Message)
-	}
-	g.pending[m.Number] = m
+	g.pending.add(m)
 	g.dirtyLocked(g.broker.keeper)
 	return true
 }
@@ -70,22 +65,20 @@ func (b *Broker) owed(d session.Delivery) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_, ok := g.pending[d.Message.Number]
-	return ok
+	return g.pending.get(d.Message.Number) != nil
 }
 
 // owes lists the messages that the group owes, in the order of the journal.
 func (g *group) owes() []*mqtt.Message {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.SortedFunc(maps.Values(g.pending), func(a, b *mqtt.Message) int { return cmp.Compare(a.Number, b.Number) })
+	return g.pending.list()
 }
 
 func (g *group) settleOne(number uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.pending[number]; ok {
-		delete(g.pending, number)
+	if g.pending.remove(number) {
 		g.dirtyLocked(g.broker.keeper)
 	}
 }
@@ -119,7 +112,7 @@ func (g *group) setMembers(list []*target) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !durable {
-		g.pending = nil
+		g.pending = owed{}
 	}
 	g.dirtyLocked(g.broker.keeper)
 }

@@ -222,7 +222,7 @@ func TestSharedQoS0Settles(t *testing.T) {
 		pub := w.connect(mqtt.V5, "pub")
 		pub.publish("a", "one", mqtt.QoS1)
 		member.want(`PUBLISH a "one"`)
-		if n := len(w.b.router.share("$share/g/a").pending); n > 0 {
+		if n := w.b.router.share("$share/g/a").pending.len(); n > 0 {
 			t.Errorf("the group owes %d messages, want none", n)
 		}
 		w.checkpoint()
@@ -705,5 +705,53 @@ func TestUnsubscribedFromShare(t *testing.T) {
 		again()
 		sub = w.resumed(mqtt.V5, "sub")
 		sub.wantAll("0", "1", "2", "3", "4")
+	})
+}
+
+// TestGroupIsWrittenInPages has a Shared Subscription owe many messages: a checkpoint
+// writes what has changed of them, and a restart finds the rest.
+func TestGroupIsWrittenInPages(t *testing.T) {
+	playStored(t, Options{}, func(w *world) {
+		const n = 3 * pageNumbers
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		sub.subscribe("$share/g/a", mqtt.QoS1)
+		sub.close()
+		pages := func() map[string]store.Rev {
+			w.checkpoint()
+			es, err := w.o.Store.KV().List(w.Context(), sharePrefix, "", 1000)
+			if err != nil {
+				w.Fatal(err)
+			}
+			revs := make(map[string]store.Rev)
+			for _, e := range es {
+				if _, page := splitPageKey(e.Key[len(sharePrefix):]); page {
+					revs[e.Key] = e.Rev
+				}
+			}
+			return revs
+		}
+		w.fill("a", n)
+		before := pages()
+		w.fill("a", 1)
+		after := pages()
+		same := 0
+		for key, rev := range before {
+			if after[key] == rev {
+				same++
+			}
+		}
+		if len(before) < 3 || same < len(before)-1 {
+			t.Errorf("of %d pages %d stayed as they were when one message came, want all but one", len(before), same)
+		}
+		w.crash()
+		sub = w.resumed(mqtt.V5, "sub")
+		if got := sub.drain(); len(got) != n+1 || !strings.HasPrefix(got[n-1], fmt.Sprint(n-1, " ")) {
+			t.Errorf("got %d messages, want %d in their order", len(got), n+1)
+		}
+		if left := pages(); len(left) > 0 {
+			t.Errorf("%d pages are left of what has been acknowledged", len(left))
+		}
+		w.crash()
+		w.resumed(mqtt.V5, "sub").want("silence")
 	})
 }
