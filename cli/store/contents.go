@@ -95,7 +95,15 @@ func (c *contents) values(ctx context.Context, kv store.KV, meter *cli.Meter) er
 			found(queues, name)
 			return nil
 		}},
-		{"g/", &c.Groups, func(_ string, value []byte) error { _, err := journal.ReadSession(value); return err }},
+		{"g/", &c.Groups, func(name string, value []byte) error {
+			if strings.Contains(name, "\x00") { // a page of what the group owes
+				c.Groups--
+				_, err := journal.ReadChunk(value)
+				return err
+			}
+			_, err := journal.ReadSession(value)
+			return err
+		}},
 		{"r/", &c.Retained, func(_ string, value []byte) error { _, err := journal.ReadRetained(value); return err }},
 	} {
 		err := each(ctx, kv, part.prefix, func(name string, value []byte) {
