@@ -142,6 +142,9 @@ func (m *model) judgeOwed() {
 		if len(groups) > 0 && m.stirred(groups, v.early.first, v.at) {
 			continue // what one member did not take another may get later
 		}
+		if v.early.again > v.later.first && !m.wants(v.session, v.early) {
+			continue // it subscribed when the message had passed, and got the repetition
+		}
 		m.fail(faultOrder, v.session.client.name, []mark{v.early.first, v.later.first, v.session.got[v.later].first, v.at},
 			"%q came after %q, which was published later", v.early.name, v.later.name)
 	}

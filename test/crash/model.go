@@ -112,6 +112,7 @@ type message struct {
 	qos       mqtt.QoS
 	retain    bool
 	first     mark // its first PUBLISH; of a will: its CONNECT
+	again     mark // its latest repetition
 	acked     mark // PUBACK or PUBREC that says success
 	refused   mark // one that does not
 	released  mark // PUBREL
@@ -230,10 +231,14 @@ func (m *model) gatherPublish(e *event, at mark) {
 	if m.out[e.client] == nil {
 		m.out[e.client] = make(map[mqtt.PacketID]*message)
 	}
-	if e.dup && m.out[e.client][e.id] != nil {
+	if msg := m.out[e.client][e.id]; e.dup && msg != nil {
+		msg.again = at
 		return
 	}
 	msg := m.byName[e.message]
+	if msg != nil {
+		msg.again = at
+	}
 	if msg == nil || e.message == "" {
 		msg = &message{name: e.message, topic: e.topic, publisher: e.client, qos: e.qos, retain: e.retain, first: at}
 		m.learn(msg)
