@@ -225,15 +225,20 @@ func (l *Listener) handshake(ctx context.Context, nc net.Conn, closed func()) (C
 	}
 	var c Conn = s
 	if l.o.URL.TLS() {
-		if c, err = newTLS(ctx, s, l.o.TLS); err != nil {
+		t, err := newTLS(ctx, s, l.o.TLS)
+		if err != nil {
 			return nil, err
 		}
+		if c = t; !l.o.URL.WebSocket() {
+			t.first = l.firstByte
+		}
 	}
-	if l.o.URL.WebSocket() {
+	switch {
+	case l.o.URL.WebSocket():
 		if c, err = l.web.upgrade(c, info); err != nil {
 			return nil, err
 		}
-	} else if !l.o.URL.TLS() {
+	case !l.o.URL.TLS():
 		s.first = l.firstByte
 	}
 	if err := nc.SetDeadline(time.Time{}); err != nil {
@@ -255,7 +260,7 @@ func (l *Listener) failed(nc net.Conn, err error) {
 	l.logger.Debug("handshake failed", "listener", l.o.Name, "remote", nc.RemoteAddr(), "err", err)
 }
 
-// firstByte looks at what a client on a plain MQTT port says first.
+// firstByte looks at what a client on an MQTT port says first; any TLS is behind us.
 func (l *Listener) firstByte(info *Info, b []byte) error {
 	if s := stranger(b, MQTT); s != nil {
 		l.Strange.Add(1)

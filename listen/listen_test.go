@@ -341,11 +341,15 @@ func TestWrongProtocol(t *testing.T) {
 	hello := func(nc net.Conn) { tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake() }
 	connect := func(nc net.Conn) { nc.Write([]byte("\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")) }
 	get := func(nc net.Conn) { io.WriteString(nc, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }
+	secretly := func(say func(net.Conn)) func(net.Conn) {
+		return func(nc net.Conn) { say(tls.Client(nc, &tls.Config{InsecureSkipVerify: true})) }
+	}
 	for _, test := range []struct {
 		url  string
 		say  func(net.Conn)
 		want string
 	}{
+		{"mqtts://127.0.0.1:0", secretly(get), "an HTTP or WebSocket client on an MQTT port"},
 		{"mqtt://127.0.0.1:0", hello, "a TLS client on a port without TLS"},
 		{"mqtt://127.0.0.1:0", get, "an HTTP or WebSocket client on an MQTT port"},
 		{"mqtts://127.0.0.1:0", connect, "a client without TLS on a TLS port"},
@@ -363,13 +367,14 @@ func TestWrongProtocol(t *testing.T) {
 			}
 			defer nc.Close()
 			go test.say(nc)
-			if test.url[:5] == "mqtt:" { // found out by the first read
-				c := <-s.conn
-				c.ReadLent(&lent{b: make([]byte, 100)})
-				c.Close()
-			} else {
-				io.Copy(io.Discard, nc) // until the broker closes
-			}
+			go func() {
+				select {
+				case c := <-s.conn: // found out by the first read
+					c.ReadLent(&lent{b: make([]byte, 100)})
+					c.Close()
+				case <-t.Context().Done():
+				}
+			}()
 			if !s.log.await(test.want) || s.Strange.Load() != 1 || !strings.Contains(s.log.String(), "remote="+nc.LocalAddr().String()) {
 				t.Errorf("log = %s, want %q and the client's address", s.log.String(), test.want)
 			}

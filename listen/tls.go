@@ -17,8 +17,9 @@ import (
 // and sent as far as it goes.
 type tlsConn struct {
 	*tls.Conn
-	sock *socket
-	wire *wire
+	sock  *socket
+	wire  *wire
+	first func(info *Info, b []byte) error // looks at what comes first; nil once it has
 }
 
 // wire is what crypto/tls takes for its network connection.
@@ -40,7 +41,7 @@ type record struct {
 var records = sync.Pool{New: func() any { return new(record) }}
 
 // newTLS does the handshake as a server.
-func newTLS(ctx context.Context, s *socket, config *tls.Config) (Conn, error) {
+func newTLS(ctx context.Context, s *socket, config *tls.Config) (*tlsConn, error) {
 	w := &wire{Conn: s.Conn, sock: s, waits: true}
 	t := &tlsConn{Conn: tls.Server(w, config), sock: s, wire: w}
 	if err := t.HandshakeContext(ctx); err != nil {
@@ -67,8 +68,13 @@ func (t *tlsConn) RemoteAddr() net.Addr { return t.sock.info.Remote }
 // ReadLent implements packet.LentReader.
 func (t *tlsConn) ReadLent(l packet.Lender) (int, error) {
 	for {
-		n, err := t.Conn.Read(l.Lend())
+		b := l.Lend()
+		n, err := t.Conn.Read(b)
 		if n > 0 {
+			if t.first != nil {
+				err = errors.Join(err, t.first(t.sock.info, b[:n]))
+				t.first = nil
+			}
 			return n, err
 		}
 		l.Return()
