@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"io"
 	"math/big"
@@ -40,6 +41,10 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "64"); err != nil { // the scripts wait rather than work
+		return 0, err
+	}
 	if foreign() {
 		addresses["tcp"] = os.Getenv("FAIRLEAD_CONFORMANCE_ADDR")
 		return m.Run(), nil

@@ -32,13 +32,12 @@ import (
 //	sleep 1500ms
 //
 // $I is a Client Identifier and $T a Topic Name that no other test uses. A value
-// may stand in quotes, as in Go. "versions" and "transports" say in which modes a
-// script runs; the file's name says the standard.
+// may stand in quotes, as in Go. "versions" says in which ones a script runs; the
+// file's name says the standard. Each runs on all transports.
 type script struct {
 	file, title string
 	covers      []string
 	versions    []int
-	transports  []string
 	own         bool // only with our own broker and its configuration
 	lines       []string
 	at          int // line number of the first of them
@@ -75,7 +74,7 @@ func parseScripts(t testing.TB, file, data string) (all []*script) {
 		switch {
 		case line == "" || strings.HasPrefix(line, "#"):
 		case key == "==":
-			s = &script{file: filepath.Base(file), title: rest, versions: versions, transports: []string{"tcp"}, at: i + 1}
+			s = &script{file: filepath.Base(file), title: rest, versions: versions, at: i + 1}
 			all = append(all, s)
 		case s == nil:
 			t.Fatalf("%s:%d: expected == TITLE", file, i+1)
@@ -86,8 +85,6 @@ func parseScripts(t testing.TB, file, data string) (all []*script) {
 			for _, v := range strings.Fields(rest) {
 				s.versions = append(s.versions, num(v))
 			}
-		case key == "transports":
-			s.transports = allTransports
 		case key == "own":
 			s.own = true
 		default:
@@ -104,7 +101,7 @@ func TestStatements(t *testing.T) {
 			continue
 		}
 		for _, v := range s.versions {
-			for _, transport := range s.transports {
+			for _, transport := range allTransports {
 				if foreign() && transport != "tcp" {
 					continue
 				}
