@@ -16,19 +16,21 @@ TIME      ?= 10m
 SEED      ?= 0
 CRASH_ARGS ?=
 BENCHTIME ?= 1s
-# The load generator of `make bench` is kept outside this repository.
+# The load generator of the first part of `make bench` is kept outside this repository.
 BENCH_DIR ?= ../shared/bench
+# For example BENCH_ARGS='-dir /mnt/disk -repeat 3'; all of them: BENCH_ARGS=-help.
 BENCH_ARGS ?=
+BENCHREPORT := go run ./internal/tools/benchreport -bench-dir $(BENCH_DIR)
 # Called by its version and kept out of go.mod: nothing that ships depends on it.
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What holds state that goroutines share.
-RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./broker/... ./admin/... ./node/... ./client/... ./cli/...
+RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./document/... ./policy/... ./ca/... ./acme/... ./auth/... ./audit/... ./device/... ./broker/... ./admin/... ./node/... ./client/... ./cli/...
 
-.PHONY: help build run test check lint race fuzz crash bench benchmicro conformance cover shape setup clean
+.PHONY: help build run test check lint race fuzz crash bench bench-durable bench-scale benchmicro conformance cover shape setup clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/fairlead
 	$(GO_BUILD) -o bin/fairlead ./cmd/fairlead
@@ -58,9 +60,16 @@ crash: ## kill the broker again and again for TIME=10m and check every promise, 
 	go test -c -o bin/crash ./test/crash
 	bin/crash --time $(TIME) --seed $(SEED) $(CRASH_ARGS)
 
-bench: build benchmicro ## micro benchmarks, then the brokers side by side into docs/performance.md
+bench: build benchmicro ## every comparison with other brokers, into docs/performance.md (an hour)
 	@internal/tools/setup.sh bench
-	go run ./internal/tools/benchreport -bench-dir $(BENCH_DIR) $(BENCH_ARGS)
+	$(BENCHREPORT) $(BENCH_ARGS)
+
+bench-durable: build ## of these, only the ones where nothing may be lost (half an hour)
+	@internal/tools/setup.sh bench
+	$(BENCHREPORT) -group durable,memory $(BENCH_ARGS)
+
+bench-scale: build ## a million queued messages, absent clients and retained messages (BENCH_ARGS='-n 100000')
+	$(BENCHREPORT) -group scale $(BENCH_ARGS)
 
 benchmicro: ## the benchmarks beside the code, BENCHTIME=1s each
 	@mkdir -p bench-results

@@ -174,6 +174,17 @@ func (s *subscriber) stopTimer() {
 func (s *subscriber) publishWill() error {
 	w := s.will
 	m := w.Message
+	s.mu.Lock()
+	a := s.access
+	s.mu.Unlock()
+	if a != nil { // policies may have changed since its CONNECT
+		if v := s.broker.admit(a, &m); !v.Allowed() {
+			s.broker.logger.Warn("will not published: its client may not", "client", s.state.ID, "topic", m.Topic, "why", v.Reason)
+			s.broker.Outcomes[trace.DroppedRefused].Add(1)
+			s.will = nil
+			return nil
+		}
+	}
 	m.Received = s.broker.now()
 	if w.HasExpiry {
 		m.Expires = m.Received.Add(time.Duration(w.Expiry) * time.Second)

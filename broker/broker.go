@@ -16,7 +16,6 @@ import (
 
 	"fairlead/mqtt"
 	"fairlead/mqtt/session"
-	"fairlead/policy"
 	"fairlead/store"
 	"fairlead/trace"
 )
@@ -67,15 +66,6 @@ func DefaultLimits() Limits {
 		Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, OutboxBytes: 1 << 20, QueuedBytes: 16 << 30, QueuedMemory: 1 << 30,
 		RetainedMessages: 1_000_000, RetainedBytes: 1 << 30,
 	}
-}
-
-// Admission decides who may do what. Its methods are called on the path of
-// every message and must neither wait nor keep what they are given. A nil
-// Admission allows everything.
-type Admission interface {
-	Connect(p *policy.Principal, l *session.Link) policy.Verdict
-	Publish(p *policy.Principal, m *mqtt.Message) policy.Verdict
-	Subscribe(p *policy.Principal, s *session.Subscription) policy.Verdict
 }
 
 // Options are what a Broker needs to know. The zero Options serve: everything

@@ -12,7 +12,6 @@ import (
 
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
-	"fairlead/mqtt/session"
 	"fairlead/policy"
 	"fairlead/trace"
 )
@@ -590,35 +589,13 @@ func TestTopicAliases(t *testing.T) {
 	})
 }
 
-// gate is an Admission that refuses what is named "secret", and clients of that
-// name.
-type gate struct{}
-
-var no = policy.Verdict{Code: mqtt.NotAuthorized, Reason: "not yours"}
-
-func (gate) Connect(_ *policy.Principal, l *session.Link) policy.Verdict {
-	if l.ID == "secret" {
-		return policy.Verdict{Code: mqtt.UseAnotherServer, Reason: "elsewhere", ServerReference: "other.example"}
-	}
-	return allowed
-}
-
-func (gate) Publish(_ *policy.Principal, m *mqtt.Message) policy.Verdict {
-	if m.Topic == "secret" {
-		return no
-	}
-	return allowed
-}
-
-func (gate) Subscribe(_ *policy.Principal, s *session.Subscription) policy.Verdict {
-	if s.Filter.Pattern == "secret" {
-		return no
-	}
-	return allowed
-}
-
 func TestAdmission(t *testing.T) {
-	play(t, Options{Admission: gate{}}, func(w *world) {
+	doors := &doors{text: `
+policies:
+  everything: {who: everyone, allow: [connect: "*", publish: "#", subscribe: "#"]}
+  not that: {who: everyone, deny: [connect: secret, publish: secret, subscribe: secret]}
+`}
+	playGuarded(t, doors, func(w *world) {
 		p, old := w.connect(mqtt.V5, "p"), w.connect(mqtt.V311, "old")
 		p.publish("secret", "", mqtt.QoS0)
 		p.publish("secret", "", mqtt.QoS1)
@@ -626,8 +603,8 @@ func TestAdmission(t *testing.T) {
 		p.want("PUBACK 1 0x87 Not authorized", "PUBREC 2 0x87 Not authorized")
 		p.publish("$SYS/broker/version", "", mqtt.QoS1)
 		p.want("PUBACK 3 0x87 Not authorized")
-		p.send(&packet.Subscribe{ID: 9, Subscriptions: []packet.Subscription{{Filter: "secret"}, {Filter: "a/#/b"}, {Filter: "open", QoS: 1}}})
-		p.want("SUBACK 9 87 8f 01")
+		p.send(&packet.Subscribe{ID: 9, Subscriptions: []packet.Subscription{{Filter: "secret"}, {Filter: "a/#/b"}, {Filter: "open", QoS: 1}, {Filter: "#"}}})
+		p.want("SUBACK 9 87 8f 01 87")
 		old.send(&packet.Subscribe{ID: 9, Subscriptions: []packet.Subscription{{Filter: "secret"}, {Filter: "open", QoS: 1}}})
 		old.want("SUBACK 9 80 01")
 		old.publish("secret", "", mqtt.QoS0)
@@ -635,25 +612,35 @@ func TestAdmission(t *testing.T) {
 		old.want("closed") // [v3 MQTT-3.3.5-2]
 		refused := w.dial()
 		refused.hello(mqtt.V5, "secret")
-		refused.want("CONNACK present=false 0x9C Use another server", "closed")
+		refused.want("CONNACK present=false 0x87 Not authorized", "closed")
+		refused = w.dial()
+		refused.hello(mqtt.V5, "with a will", will("secret", "x", 0))
+		refused.want("CONNACK present=false 0x87 Not authorized", "closed")
 		refused = w.dial()
 		refused.hello(mqtt.V311, "secret")
-		refused.want("CONNACK present=false 0x88 Server unavailable", "closed")
-		if n := w.b.RefusedFor(mqtt.NotAuthorized); n != 8 {
-			t.Errorf("%d refusals counted, want 8", n)
+		refused.want("CONNACK present=false 0x87 Not authorized", "closed")
+		if n := w.b.RefusedFor(mqtt.NotAuthorized); n != 9 {
+			t.Errorf("%d refusals counted, want 9", n)
 		}
 	})
 }
 
-// doorkeeper knows one password, and a method of enhanced authentication that
-// wants "open sesame" in two steps.
+// doorkeeper knows one password, sends one client elsewhere, and has a method of
+// enhanced authentication that wants "open sesame" in two steps.
 type doorkeeper struct{}
 
-func (doorkeeper) Authenticate(c auth.Credentials) (*policy.Principal, policy.Verdict) {
+func (doorkeeper) Identify(c auth.Credentials) (*auth.Identity, policy.Verdict) {
+	if c.Connect.ClientID == "moved" {
+		return nil, policy.Verdict{Code: mqtt.UseAnotherServer, Reason: "elsewhere", ServerReference: "other.example"}
+	}
 	if string(c.Connect.Password) != "right" {
 		return nil, policy.Verdict{Code: mqtt.BadUserNameOrPassword, Reason: "no"}
 	}
-	return &policy.Principal{User: c.Connect.User}, allowed
+	return &auth.Identity{Principal: policy.Principal{User: c.Connect.User}}, allowed
+}
+
+func (doorkeeper) Recheck(id *auth.Identity, _ mqtt.ClientID) (*auth.Identity, policy.Verdict, string) {
+	return id, allowed, ""
 }
 
 func (doorkeeper) Exchange(method string, _ auth.Credentials) auth.Exchange {
@@ -687,6 +674,12 @@ func TestAuthentication(t *testing.T) {
 		p := w.dial()
 		p.hello(mqtt.V311, "b", password("wrong"))
 		p.want("CONNACK present=false 0x86 Bad User Name or Password", "closed")
+		p = w.dial()
+		p.hello(mqtt.V5, "moved")
+		p.want("CONNACK present=false 0x9C Use another server", "closed")
+		p = w.dial()
+		p.hello(mqtt.V311, "moved")
+		p.want("CONNACK present=false 0x88 Server unavailable", "closed")
 
 		auth := func(r mqtt.ReasonCode, method, data string) *packet.Auth {
 			props := &packet.Properties{AuthenticationMethod: method, AuthenticationData: []byte(data)}

@@ -13,24 +13,25 @@ import (
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 	"fairlead/mqtt/session"
-	"fairlead/policy"
 	"fairlead/trace"
 )
 
 // conn is one Network Connection. One goroutine, that of [Broker.Serve], reads
 // it and owns its fields; what others may touch stands under the session's mu.
 type conn struct {
-	broker    *Broker
-	nc        listen.Conn
-	session   *subscriber // nil until the CONNECT is accepted
-	principal *policy.Principal
-	greeting  *greeting     // what is known between CONNECT and CONNACK; nil afterwards
-	renewal   auth.Exchange // a re-authentication under way; nil: none
-	method    string        // Authentication Method of the CONNECT
-	work      *work         // scratch of the running batch; nil between batches
-	routes    map[string]*route
-	last      *route // of the latest PUBLISH
-	reader    packet.Reader
+	broker   *Broker
+	nc       listen.Conn
+	session  *subscriber            // nil until the CONNECT is accepted
+	access   atomic.Pointer[access] // who the Client is; nil until it is known
+	greeting *greeting              // what is known between CONNECT and CONNACK; nil afterwards
+	renewal  auth.Exchange          // a re-authentication under way; nil: none
+	method   string                 // Authentication Method of the CONNECT
+	work     *work                  // scratch of the running batch; nil between batches
+	routes   map[string]*route
+	last     *route // of the latest PUBLISH
+	reader   packet.Reader
+	pace     *pace       // nil: the Client has not been slowed
+	expiry   *time.Timer // ends the connection with its identity; guarded by session.mu; nil: nothing does
 
 	keepAlive time.Duration // how long the Client may be silent; 0: for ever
 	linger    time.Duration // how long the goroutine waits before it is parked
@@ -114,8 +115,10 @@ func (c *conn) batch(n int) error {
 	if c.work.ticket != nil {
 		err = errors.Join(err, c.commitTicket())
 	}
+	published, bytes := c.work.published, c.work.received
 	c.flushBatch()
 	if err == nil {
+		c.slow(published, bytes)
 		err = c.waitForReader()
 	}
 	return err
@@ -279,6 +282,7 @@ func (c *conn) finish(err error) {
 		c.nc.Close() // nobody listens, so a writer that waits need not
 	}
 	if c.session != nil {
+		c.expireAt(time.Time{})
 		c.stopWriting()
 	}
 	c.nc.Close()
@@ -357,7 +361,11 @@ func violation(r mqtt.ReasonCode, format string, args ...any) *session.Error {
 func (c *conn) disconnect(p *packet.Disconnect) error {
 	if p.Properties.Has(mqtt.SessionExpiryInterval) {
 		c.session.mu.Lock()
-		err := c.session.state.SetExpiry(p.Properties.SessionExpiry, c.broker.limits.ExpiryMax)
+		most := c.broker.limits.ExpiryMax
+		if l := c.access.Load().limits().SessionExpiry; l > 0 {
+			most = min(most, seconds(l))
+		}
+		err := c.session.state.SetExpiry(p.Properties.SessionExpiry, most)
 		c.session.mu.Unlock()
 		if err != nil {
 			return err

@@ -14,17 +14,6 @@ import (
 	"fairlead/policy"
 )
 
-// Authenticator says who is behind a Network Connection. A nil Authenticator
-// asks nobody.
-type Authenticator interface {
-	// Authenticate decides by what the CONNECT and the connection show. It may
-	// wait; only this one connection waits with it.
-	Authenticate(c auth.Credentials) (*policy.Principal, policy.Verdict)
-	// Exchange begins enhanced authentication by the given Authentication
-	// Method, or returns nil if there is no such method [MQTT-4.12.0-1].
-	Exchange(method string, c auth.Credentials) auth.Exchange
-}
-
 // greeting is a connection between its CONNECT and its CONNACK.
 type greeting struct {
 	version  mqtt.Version
@@ -74,13 +63,13 @@ func (c *conn) connect(p *packet.Connect) error {
 		return c.beginExchange(l.Method, who, p.Properties)
 	}
 	if b.auth == nil {
-		return c.accept(&policy.Principal{User: p.User, Method: "open"})
+		return c.accept(nil)
 	}
-	principal, v := b.auth.Authenticate(who)
+	id, v := b.auth.Identify(who)
 	if !v.Allowed() {
 		return refusal(v)
 	}
-	return c.accept(principal)
+	return c.accept(id)
 }
 
 func (c *conn) beginExchange(method string, who auth.Credentials, p *packet.Properties) error {
@@ -120,10 +109,19 @@ func (c *conn) exchangeStep(p *packet.Properties) error {
 	case !v.Allowed():
 		return refusal(v)
 	case principal != nil:
+		id := identityOf(c.greeting.exchange, principal)
 		c.greeting.exchange = nil
-		return c.accept(principal, reply...)
+		return c.accept(id, reply...)
 	}
 	return c.sayNow(&packet.Auth{Reason: mqtt.ContinueAuthentication, Properties: c.authProperties(reply)})
+}
+
+// identityOf is what an exchange that has succeeded has led to.
+func identityOf(x auth.Exchange, p *policy.Principal) *auth.Identity {
+	if i, ok := x.(auth.Identified); ok {
+		return i.Identity()
+	}
+	return &auth.Identity{Principal: *p}
 }
 
 func authData(p *packet.Properties) []byte {
@@ -156,7 +154,9 @@ func (c *conn) reauthenticate(p *packet.Auth) error {
 		return err
 	}
 	if c.renewal == nil {
-		c.renewal = c.broker.auth.Exchange(c.method, auth.Credentials{Info: c.nc.Info()})
+		c.renewal = c.broker.auth.Exchange(c.method, auth.Credentials{
+			Connect: &packet.Connect{Version: c.version, ClientID: string(c.id())}, Info: c.nc.Info(),
+		})
 	}
 	if c.renewal == nil {
 		return violation(mqtt.BadAuthenticationMethod, "Authentication Method %q is not supported any more", c.method)
@@ -167,9 +167,30 @@ func (c *conn) reauthenticate(p *packet.Auth) error {
 	}
 	reason := mqtt.ContinueAuthentication
 	if principal != nil {
-		c.principal, c.renewal, reason = principal, nil, mqtt.Success
+		id := identityOf(c.renewal, principal)
+		c.renewal, reason = nil, mqtt.Success
+		if err := c.renewed(id); err != nil {
+			return err
+		}
 	}
 	return c.reply(&packet.Auth{Reason: reason, Properties: c.authProperties(reply)})
+}
+
+// renewed takes the identity that a re-authentication has led to. It must be the one
+// that the Session belongs to.
+func (c *conn) renewed(id *auth.Identity) error {
+	s := c.session
+	if old := c.access.Load().identity; old != nil && (id.Device != old.Device || id.User != old.User) {
+		return violation(mqtt.NotAuthorized, "the re-authentication shows another identity")
+	}
+	id.Client = s.state.ID
+	now := &access{identity: id, rights: c.broker.rightsOf(id)}
+	c.access.Store(now)
+	c.expireAt(id.Expires)
+	if err := s.restrict(now); err != nil {
+		return &session.Error{Reason: unkept(err).Code, What: unkept(err).Reason}
+	}
+	return nil
 }
 
 func refusal(v policy.Verdict) error {
@@ -188,20 +209,24 @@ type elsewhere struct {
 func (e *elsewhere) Error() string { return e.why.Error() }
 func (e *elsewhere) Unwrap() error { return e.why }
 
-// accept gives the connection its Session and says so.
-func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
+// accept gives the connection its Session and says so. The identity is nil if nobody
+// was asked.
+func (c *conn) accept(id *auth.Identity, authReply ...byte) error {
 	b, g := c.broker, c.greeting
 	l := g.link
-	if b.admission != nil {
-		if v := b.admission.Connect(who, l); !v.Allowed() {
-			return refusal(v)
-		}
-	}
 	assigned := l.ID == ""
 	if assigned {
-		l.ID = mqtt.ClientID("auto-" + strings.ToLower(rand.Text())) // [MQTT-3.1.3-6]
+		l.ID = assignID(id) // [MQTT-3.1.3-6]
 		if l.Will != nil {
 			l.Will.Message.Publisher = l.ID
+		}
+	}
+	who := openAccess
+	if id != nil {
+		id.Client = l.ID
+		who = &access{identity: id, rights: b.rightsOf(id)}
+		if v := who.enter(b, l); !v.Allowed() {
+			return refusal(v)
 		}
 	}
 	ack := func(present bool) *packet.Connack {
@@ -211,7 +236,7 @@ func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
 		}
 		return a
 	}
-	c.principal = who
+	c.access.Store(who)
 	if l.KeepAlive > 0 {
 		c.keepAlive = time.Duration(l.KeepAlive) * 1500 * time.Millisecond // [MQTT-3.1.2-22]
 	}
@@ -219,10 +244,22 @@ func (c *conn) accept(who *policy.Principal, authReply ...byte) error {
 		return err
 	}
 	c.greeting = nil
+	if id != nil && !id.Expires.IsZero() {
+		c.expireAt(id.Expires)
+	}
 	c.reader.MaxBytes = int(b.limits.PacketBytes)
 	b.logger.Debug("client connected", "client", l.ID, "version", l.Version, "remote", c.nc.RemoteAddr(), "clean_start", l.CleanStart)
 	c.linger = linger
 	return c.nc.SetReadDeadline(c.lingerUntil(c.lastRead))
+}
+
+// assignID makes a Client Identifier for a Client that leaves it to the Server.
+func assignID(id *auth.Identity) mqtt.ClientID {
+	random := strings.ToLower(rand.Text())
+	if id == nil {
+		return mqtt.ClientID("auto-" + random)
+	}
+	return auth.AssignID(&id.Principal, random)
 }
 
 // deadline is when the Client must have been heard of; zero: never.
@@ -252,13 +289,20 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 			return err
 		}
 		s.attach.Lock()
+		if err := s.owned(c.access.Load()); err != nil {
+			s.attach.Unlock()
+			return err
+		}
 		present, ok, err := s.takeOver(l)
 		if err == nil && !ok { // it has ended meanwhile
 			s.attach.Unlock()
 			continue
 		}
 		if err == nil {
-			err = s.record(l, present, b.isEnding(l.ID))
+			err = s.record(l, c.access.Load().owner(), present, b.isEnding(l.ID))
+		}
+		if err == nil {
+			err = s.belongTo(c.access.Load(), present)
 		}
 		if err == nil {
 			err = s.begin(c, l, ack(present))
@@ -276,10 +320,28 @@ func (b *Broker) attach(c *conn, l *session.Link, ack func(present bool) *packet
 	}
 }
 
+// belongTo notes who the Client is, and takes from a Session that is present what its
+// Client may not have any more. The caller holds s.attach.
+func (s *subscriber) belongTo(a *access, present bool) error {
+	s.mu.Lock()
+	s.owner = a.owner()
+	s.mu.Unlock()
+	if present && a.rights != nil {
+		if err := s.restrict(a); err != nil {
+			return &session.Error{Reason: mqtt.ServerUnavailable, What: unkept(err).Reason}
+		}
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.access, s.sifting = a, false
+	return nil
+}
+
 // record puts it on record that the Client has a connection, before CONNACK says
 // so, if the Session is to outlive it, or its Will is. If it replaces one that was on
 // record, that one must not come back either. The caller holds s.attach.
-func (s *subscriber) record(l *session.Link, present, replaces bool) error {
+func (s *subscriber) record(l *session.Link, owner string, present, replaces bool) error {
 	b := s.broker
 	if b.committer == nil || !s.recorded && l.Expiry == 0 && l.Will == nil {
 		s.comeBack()
@@ -289,7 +351,7 @@ func (s *subscriber) record(l *session.Link, present, replaces bool) error {
 		err := b.commitOps(func(uint64) {}, &journal.Op{Kind: journal.End, Client: l.ID})
 		return s.recordFailed(l, present, err)
 	}
-	op := &journal.Op{Kind: journal.Connect, Client: l.ID, Clean: !present, Expiry: l.Expiry, Will: writtenWill(l.Will)}
+	op := &journal.Op{Kind: journal.Connect, Client: l.ID, Clean: !present, Expiry: l.Expiry, Will: writtenWill(l.Will), Owner: owner}
 	err := b.commitOps(func(number uint64) {
 		s.comeBack()
 		s.mu.Lock()
@@ -297,7 +359,7 @@ func (s *subscriber) record(l *session.Link, present, replaces bool) error {
 		if !present {
 			s.durable = l.Expiry > 0
 		}
-		s.recorded, s.number = true, number
+		s.recorded, s.number, s.owner = true, number, owner
 		s.state.Expiry = l.Expiry // a checkpoint may come before begin
 		s.rest = rest{online: true, will: l.Will}
 		s.dirtyLocked()

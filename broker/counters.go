@@ -30,6 +30,10 @@ type Counters struct {
 	Subscriptions  atomic.Int64 // now
 	QueuedMessages atomic.Int64 // waiting in all Sessions now
 
+	Revoked              atomic.Uint64 // Clients sent away because they may not be connected any more
+	RevokedSubscriptions atomic.Uint64 // ended because the Client may not have them any more
+	Slowed               atomic.Uint64 // times that a Client had to wait for the rate of its policy
+
 	endedFor   [256]atomic.Uint64 // connections that the broker ended, by Reason Code
 	refusedFor [256]atomic.Uint64 // messages and subscriptions refused, by Reason Code
 }

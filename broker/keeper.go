@@ -386,7 +386,7 @@ func (s *subscriber) imageLocked() *journal.Session {
 		Client: s.state.ID, Upto: max(s.broker.committer.applied.Load(), s.number), Expiry: s.state.Expiry,
 		Online: s.rest.online, WillAt: s.rest.willAt, EndsAt: s.rest.endsAt, Will: writtenWill(s.rest.will),
 		Taken: s.state.Taken(), Doubtful: s.state.Doubtful(), NextID: s.state.NextSeq(), FirstChunk: s.firstChunk, NextChunk: s.nextChunk,
-		Spilled: uint64(away), SpilledBytes: uint64(awayBytes), Owed: s.owedLocked(),
+		Spilled: uint64(away), SpilledBytes: uint64(awayBytes), Owed: s.owedLocked(), Owner: s.owner,
 	}
 	for sub := range s.state.Subscriptions() {
 		j.Subscriptions = append(j.Subscriptions, writtenSubscription(sub))

@@ -23,7 +23,7 @@ func (c *conn) publish(p *packet.Publish) error {
 		return err
 	}
 	b := c.broker
-	v := b.admit(c.principal, m)
+	v := b.admit(c.access.Load(), m)
 	if v.Allowed() {
 		v = b.room(c, m, r)
 	}
@@ -236,12 +236,10 @@ func (c *conn) step(p *packet.Publish, m *mqtt.Message) (repeated bool, err erro
 }
 
 // admit decides whether the message may enter at all.
-func (b *Broker) admit(who *policy.Principal, m *mqtt.Message) policy.Verdict {
-	v := allowed
-	if isSys(m.Topic) {
-		v = policy.Verdict{Code: mqtt.NotAuthorized, Reason: "$SYS topics are the broker's own"}
-	} else if b.admission != nil {
-		v = b.admission.Publish(who, m)
+func (b *Broker) admit(who *access, m *mqtt.Message) policy.Verdict {
+	v := who.publish(m)
+	if v.Allowed() && m.Topic[0] == '$' && ownTopic(m.Topic) {
+		v = policy.Verdict{Code: mqtt.NotAuthorized, Reason: "topics below $SYS and $fairlead are the broker's own"}
 	}
 	if admit := b.trace.Admit; admit != nil {
 		admit(trace.Admit{Message: m, Code: v.Code, Reason: v.Reason})

@@ -121,6 +121,7 @@ func (r *recovery) restore(j *journal.Session) error {
 	s.firstChunk, s.nextChunk = j.FirstChunk, j.NextChunk // deleted stays 0: those before may be left
 	s.rest = rest{online: j.Online, will: readWill(j.Will), willAt: j.WillAt, endsAt: j.EndsAt}
 	s.state.Expiry, s.state.Will = j.Expiry, s.rest.will
+	s.owner = j.Owner
 	past := session.Past{
 		NextSeq: j.NextID, Queue: readAll(j.Queue), Tail: readAll(j.Tail),
 		Away: int(j.Spilled), AwayBytes: int(j.SpilledBytes), TakenIdentifiers: j.Taken, Doubtful: j.Doubtful,
@@ -437,7 +438,7 @@ func (r *recovery) connect(op *journal.Op, s *subscriber) {
 		s = r.open(op.Client, op.Expiry > 0)
 	}
 	s.number = op.Number
-	s.rest = rest{online: true, will: readWill(op.Will)}
+	s.rest, s.owner = rest{online: true, will: readWill(op.Will)}, op.Owner
 	s.state.Expiry, s.state.Will = op.Expiry, s.rest.will
 	s.dirtyLocked()
 }

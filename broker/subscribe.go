@@ -99,12 +99,14 @@ func (c *conn) admitSubscription(sub *session.Subscription, others int) mqtt.Rea
 	if most := b.limits.TopicLevels; most > 0 && strings.Count(sub.Filter.Pattern, "/") >= most {
 		return mqtt.TopicFilterInvalid
 	}
-	if b.admission != nil {
-		if v := b.admission.Subscribe(c.principal, sub); !v.Allowed() {
-			return v.Code
-		}
+	who := c.access.Load()
+	if v := who.subscribe(sub); !v.Allowed() {
+		return v.Code
 	}
 	state, most := &c.session.state, b.limits.Subscriptions
+	if l := who.limits().Subscriptions; l > 0 {
+		most = min(most, l)
+	}
 	if others >= most || state.SubscriptionCount()+others >= most && !state.Subscribed(sub) {
 		return mqtt.QuotaExceeded
 	}
@@ -308,7 +310,7 @@ func (s *subscriber) scanPageLocked(c *conn, sc *scan, now time.Time) bool {
 		}
 		sc.items[0], sc.items = nil, sc.items[1:]
 		sc.from = max(sc.from, k.message.Number)
-		if k.gone.Load() || k.message.Expired(now) {
+		if k.gone.Load() || k.message.Expired(now) || !s.mayReceiveLocked(k.message) {
 			continue
 		}
 		out := session.Outgoing{Type: packet.PUBLISH}

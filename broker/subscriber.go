@@ -41,6 +41,10 @@ type subscriber struct {
 	fresh []scan // those of subscriptions whose SUBACK has not been sent
 	gone  bool   // the Session has ended
 
+	owner   string  // whose it is, see access.owner
+	access  *access // who its Client is, or was; nil: not known since the start
+	sifting bool    // what waits may not all be for the Client any more
+
 	scanning bool // scanLaterLocked has been called, and what it starts has not begun
 	kept
 }
@@ -228,6 +232,9 @@ func (s *subscriber) pumpLocked(now time.Time) {
 			break
 		}
 		switch {
+		case out.Type == packet.PUBLISH && !out.Expired && !s.mayReceiveLocked(out.Message):
+			s.giveUpLocked(out.ID, out.Delivery)
+			s.broker.droppedMessage(out.Message, s.state.ID, out.QoS, trace.DroppedNotAllowed)
 		case out.Expired:
 			s.broker.Outcomes[trace.DroppedExpired].Add(1)
 			s.broker.settle(out.Delivery)

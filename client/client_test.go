@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fairlead/auth"
 	"fmt"
 	"net"
 	"strings"
@@ -15,7 +16,6 @@ import (
 	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
-	"fairlead/mqtt/session"
 	"fairlead/policy"
 )
 
@@ -172,26 +172,38 @@ func TestPublishSurvivesReconnect(t *testing.T) {
 	})
 }
 
-type refuser struct{}
+// refuser lets nobody do anything but connect by a name that is not "bad".
+type refuser struct{ *policy.Set }
 
-func (refuser) Connect(_ *policy.Principal, l *session.Link) policy.Verdict {
-	if l.ID == "bad" {
-		return policy.Verdict{Code: mqtt.NotAuthorized, Reason: "not you"}
+func newRefuser(t *testing.T) refuser {
+	t.Helper()
+	doc, err := policy.Parse("test.yaml", []byte(`{builtin: off, policies: {p: {who: everyone, allow: [connect: "*"], deny: [connect: bad]}}}`))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return policy.Verdict{}
+	set, err := policy.Compile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return refuser{set}
 }
 
-func (refuser) Publish(*policy.Principal, *mqtt.Message) policy.Verdict {
-	return policy.Verdict{Code: mqtt.QuotaExceeded, Reason: "no more"}
+func (r refuser) Identify(c auth.Credentials) (*auth.Identity, policy.Verdict) {
+	return &auth.Identity{Principal: policy.Principal{User: c.Connect.ClientID}}, policy.Verdict{}
 }
 
-func (refuser) Subscribe(*policy.Principal, *session.Subscription) policy.Verdict {
-	return policy.Verdict{Code: mqtt.NotAuthorized, Reason: "not this"}
+func (r refuser) Exchange(string, auth.Credentials) auth.Exchange { return nil }
+
+func (r refuser) Recheck(id *auth.Identity, _ mqtt.ClientID) (*auth.Identity, policy.Verdict, string) {
+	return id, policy.Verdict{}, ""
 }
+
+func (r refuser) Rights(p *policy.Principal) *policy.Rights { return r.For(p) }
+func (r refuser) Reserved(mqtt.ClientID) bool               { return false }
 
 // TestRefusals wants the broker's no as an error with its Reason Code.
 func TestRefusals(t *testing.T) {
-	play(t, broker.Options{Admission: refuser{}}, func(h *house) {
+	play(t, broker.Options{Auth: newRefuser(t), Admission: newRefuser(t)}, func(h *house) {
 		ctx := context.Background()
 		c := h.client(Options{CleanStart: true})
 		_, dialErr := Dial(ctx, Options{ClientID: "bad", DialContext: h.dial})
@@ -201,9 +213,9 @@ func TestRefusals(t *testing.T) {
 			err  error
 			want ReasonError
 		}{
-			{"Dial", dialErr, ReasonError{Packet: packet.CONNACK, Code: mqtt.NotAuthorized, Reason: "not you"}},
-			{"Publish at QoS 1", c.Publish(ctx, Message{Topic: "a", QoS: mqtt.QoS1}), ReasonError{Packet: packet.PUBACK, Code: mqtt.QuotaExceeded, Reason: "no more"}},
-			{"Publish at QoS 2", c.Publish(ctx, Message{Topic: "a", QoS: mqtt.QoS2}), ReasonError{Packet: packet.PUBREC, Code: mqtt.QuotaExceeded, Reason: "no more"}},
+			{"Dial", dialErr, ReasonError{Packet: packet.CONNACK, Code: mqtt.NotAuthorized, Reason: "this client id is not granted"}},
+			{"Publish at QoS 1", c.Publish(ctx, Message{Topic: "a", QoS: mqtt.QoS1}), ReasonError{Packet: packet.PUBACK, Code: mqtt.NotAuthorized, Reason: "this topic is not granted"}},
+			{"Publish at QoS 2", c.Publish(ctx, Message{Topic: "a", QoS: mqtt.QoS2}), ReasonError{Packet: packet.PUBREC, Code: mqtt.NotAuthorized, Reason: "this topic is not granted"}},
 			{"Subscribe", subErr, ReasonError{Packet: packet.SUBACK, Code: mqtt.NotAuthorized, Filter: "a"}},
 		} {
 			var got *ReasonError

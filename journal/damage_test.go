@@ -120,7 +120,7 @@ func TestInvalidOps(t *testing.T) {
 		{"number of 65 bits", "03 ffffffffffffffffff02", "byte 35: end: Client Identifier: a number of more than 64 bits"},
 		{"number without end", "03 80", "byte 35: end: Client Identifier: found the end within a number"},
 		{"a byte more", "03 01 'c 00", "byte 37: 1 bytes too many: expected the end"},
-		{"connect flags", "01 00 04 00", "byte 36: connect: flags 0x04: expected bits of 0x03 only"},
+		{"connect flags", "01 00 08 00", "byte 36: connect: flags 0x08: expected bits of 0x07 only"},
 		{"expiry", "01 00 00 8080808010", "byte 37: connect: Session Expiry Interval 4294967296: expected 0 to 4294967295"},
 		{"will flags", "01 00 02 00 02", "byte 38: connect: flags of the Will 0x02: expected bits of 0x01 only"},
 		{"off flags", "02 00 08", "byte 36: off: flags 0x08: expected bits of 0x07 only"},

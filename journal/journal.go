@@ -92,6 +92,7 @@ type Op struct {
 	ID     mqtt.PacketID // Message, Release, Send, Receive, Complete, Return
 
 	Clean  bool   // Connect
+	Owner  string // Connect: whose Session it is, in the broker's words; empty: nobody's
 	Expiry uint32 // Connect: Session Expiry Interval in seconds
 	Will   *Will  // Connect; nil: none
 
@@ -169,6 +170,7 @@ type Session struct {
 	// down right after it was written.
 	Doubtful []mqtt.PacketID
 	Owed     []Owed
+	Owner    string // whose Session it is, in the broker's words; empty: nobody's
 }
 
 // Owed are the Retained Messages that a new subscription is still to be sent, in the

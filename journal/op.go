@@ -13,6 +13,7 @@ import (
 const (
 	connectClean = 1 << 0
 	connectWill  = 1 << 1
+	connectOwner = 1 << 2 // from version 2 on
 
 	offAt     = 1 << 0
 	offWillAt = 1 << 1
@@ -48,10 +49,13 @@ func AppendOp(dst []byte, op *Op) []byte {
 }
 
 func appendConnect(b []byte, op *Op) []byte {
-	b = append(b, bit(connectClean, op.Clean)|bit(connectWill, op.Will != nil))
+	b = append(b, bit(connectClean, op.Clean)|bit(connectWill, op.Will != nil)|bit(connectOwner, op.Owner != ""))
 	b = binary.AppendUvarint(b, uint64(op.Expiry))
 	if op.Will != nil {
 		b = appendWill(b, op.Will, op.Client)
+	}
+	if op.Owner != "" {
+		b = appendText(b, op.Owner)
 	}
 	return b
 }
@@ -133,11 +137,18 @@ func (o *Ops) clientID() mqtt.ClientID {
 }
 
 func (c *cursor) connect(op *Op) {
-	flags := c.flags("flags", connectClean|connectWill)
+	known := byte(connectClean | connectWill)
+	if c.version > 1 {
+		known |= connectOwner
+	}
+	flags := c.flags("flags", known)
 	op.Clean = flags&connectClean != 0
 	op.Expiry = c.uint32("Session Expiry Interval")
 	if flags&connectWill != 0 {
 		op.Will = c.will(op.Client)
+	}
+	if flags&connectOwner != 0 {
+		op.Owner = string(c.bytes("owner"))
 	}
 }
 

@@ -47,6 +47,7 @@ func opSamples() []sample[Op] {
 		{"connect clean", Op{Kind: Connect, Client: "c", Clean: true, Expiry: math.MaxUint32}},
 		{"connect will", Op{Kind: Connect, Client: "c", Expiry: 300, Will: will}},
 		{"connect will expiry", Op{Kind: Connect, Client: "c", Clean: true, Will: expiring}},
+		{"connect owner", Op{Kind: Connect, Client: "c", Clean: true, Will: will, Owner: "user:anna"}},
 		{"off", Op{Kind: Off, Client: "c", At: noon}},
 		{"off will end", Op{Kind: Off, Client: "c", At: noon, WillAt: noon.Add(time.Second), EndsAt: noon.Add(time.Hour)}},
 		{"off 1970", Op{Kind: Off, Client: "c", At: time.Unix(0, 0).UTC(), EndsAt: time.Unix(-1, 0).UTC()}},
@@ -113,16 +114,17 @@ func sessionSamples() []sample[*Session] {
 		{"full", &Session{
 			Client: "c", Upto: math.MaxUint64, Expiry: math.MaxUint32, WillAt: noon, EndsAt: noon.Add(time.Hour),
 			Will:          opSamples()[2].value.Will,
-			Subscriptions: []Subscription{{Filter: "a", QoS: mqtt.QoS1}, opSamples()[10].value.Subscription},
+			Subscriptions: []Subscription{{Filter: "a", QoS: mqtt.QoS1}, opSamples()[11].value.Subscription},
 			Taken:         []mqtt.PacketID{65535, 1},
 			NextID:        math.MaxUint64,
 			Flight:        []InFlight{{Seq: 8, Delivery: ds[0]}, {Seq: 9, Released: true}, {Seq: 5, Delivery: ds[1]}},
 			Queue:         ds[2:4], FirstChunk: 3, NextChunk: 5, Spilled: 600, SpilledBytes: 1 << 40, Tail: ds[4:],
 		}},
 		{"doubt", &Session{Client: "c", Taken: []mqtt.PacketID{1, 2, 3}, Doubtful: []mqtt.PacketID{2, 65535}}},
+		{"owner", &Session{Client: "c", Owner: "device:d-1"}},
 		{"owed", &Session{Client: "c", Owed: []Owed{
-			{Subscription: opSamples()[9].value.Subscription, UpTo: 7},
-			{Subscription: opSamples()[10].value.Subscription, UpTo: math.MaxUint64, From: 5, Sent: math.MaxUint64 - 1},
+			{Subscription: opSamples()[10].value.Subscription, UpTo: 7},
+			{Subscription: opSamples()[11].value.Subscription, UpTo: math.MaxUint64, From: 5, Sent: math.MaxUint64 - 1},
 		}}},
 	}
 }

@@ -107,6 +107,7 @@ func AppendSession(dst []byte, s *Session) []byte {
 		b = binary.AppendUvarint(b, s.Owed[i].From)
 		b = binary.AppendUvarint(b, s.Owed[i].Sent)
 	}
+	b = appendText(b, s.Owner)
 	sessionForm.seal(b[begin:])
 	return b
 }
@@ -179,6 +180,7 @@ func (c *cursor) session() *Session {
 	if c.version > 1 {
 		s.Doubtful = c.ids()
 		s.Owed = c.owed()
+		s.Owner = string(c.bytes("owner"))
 	}
 	return s
 }

@@ -87,11 +87,12 @@ const (
 	DroppedNotRetained                // delivered, but not retained for want of room
 	DroppedOldest                     // the queue was full, and its oldest message had to go
 	DroppedDamaged                    // what the disk has of the queue can't be read
+	DroppedNotAllowed                 // waited, and the Client may not see it any more
 	Outcomes                          // how many there are
 )
 
 var outcomeNames = [Outcomes]string{"sent", "queued", "moved", "absent", "outbox full", "expired",
-	"packet too large", "session full", "session ended", "refused", "retained store full", "oldest of a full queue", "damaged on disk"}
+	"packet too large", "session full", "session ended", "refused", "retained store full", "oldest of a full queue", "damaged on disk", "not allowed any more"}
 
 // String names the outcome: "outbox full".
 func (o Outcome) String() string {

@@ -84,6 +84,13 @@ func Open(c *packet.Connect, lim *Limits) (*Link, error) {
 	return l, err
 }
 
+// LimitExpiry bounds the Session Expiry Interval; CONNACK will say so [MQTT-3.2.2-8].
+func (l *Link) LimitExpiry(most uint32) {
+	if l.Expiry > most {
+		l.Expiry, l.expirySet = most, true
+	}
+}
+
 // checkClientID keeps the rules of each version for the Client Identifier.
 func checkClientID(c *packet.Connect) error {
 	switch {
