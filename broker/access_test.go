@@ -344,3 +344,37 @@ func TestSessionIsItsOwners(t *testing.T) {
 		mine.want("CONNACK present=true 0x00 Success")
 	})
 }
+
+// TestMembers looks at who is there, and sends one of them away.
+func TestMembers(t *testing.T) {
+	playGuarded(t, &doors{text: ownTopics}, func(w *world) {
+		d := w.connect(mqtt.V5, "d-1", expiry(1000))
+		d.subscribe("devices/d-1/#", mqtt.QoS1)
+		for i := range publishedMost + 10 {
+			d.publish(fmt.Sprint("devices/d-1/", i), "x", mqtt.QoS0, asRetained)
+		}
+		away := w.connect(mqtt.V311, "away", resume)
+		away.close()
+		synctest.Wait()
+		members := w.b.Members()
+		if len(members) != 2 || members[0].Client != "away" || members[0].Connected || members[0].Owner != "user:away" {
+			w.Fatalf("Members = %+v", members)
+		}
+		m := members[1]
+		if !m.Connected || m.Identity.Device != "d-1" || m.Owner != "device:d-1" || m.Remote == "" || len(m.Subscriptions) != 1 || m.Version != mqtt.V5 {
+			w.Errorf("Members = %+v", m)
+		}
+		if len(m.Published) != publishedMost || !slices.ContainsFunc(m.Published, func(p policy.Publication) bool {
+			return p == policy.Publication{Topic: fmt.Sprint("devices/d-1/", publishedMost+9), Retain: true, PayloadBytes: 1}
+		}) {
+			w.Errorf("published lately: %+v", m.Published)
+		}
+		if names := w.b.RetainedNames(10); len(names) != 10 || names[0] != "devices/d-1/0" {
+			w.Errorf("RetainedNames = %q", names)
+		}
+		if w.b.Disconnect("away", mqtt.AdministrativeAction, "") || !w.b.Disconnect("d-1", mqtt.AdministrativeAction, "bye") {
+			w.Error("Disconnect has not told who was connected")
+		}
+		d.want("PUBLISH devices/d-1/0 \"x\"")
+	})
+}

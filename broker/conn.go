@@ -19,19 +19,21 @@ import (
 // conn is one Network Connection. One goroutine, that of [Broker.Serve], reads
 // it and owns its fields; what others may touch stands under the session's mu.
 type conn struct {
-	broker   *Broker
-	nc       listen.Conn
-	session  *subscriber            // nil until the CONNECT is accepted
-	access   atomic.Pointer[access] // who the Client is; nil until it is known
-	greeting *greeting              // what is known between CONNECT and CONNACK; nil afterwards
-	renewal  auth.Exchange          // a re-authentication under way; nil: none
-	method   string                 // Authentication Method of the CONNECT
-	work     *work                  // scratch of the running batch; nil between batches
-	routes   map[string]*route
-	last     *route // of the latest PUBLISH
-	reader   packet.Reader
-	pace     *pace       // nil: the Client has not been slowed
-	expiry   *time.Timer // ends the connection with its identity; guarded by session.mu; nil: nothing does
+	broker    *Broker
+	nc        listen.Conn
+	session   *subscriber            // nil until the CONNECT is accepted
+	access    atomic.Pointer[access] // who the Client is; nil until it is known
+	greeting  *greeting              // what is known between CONNECT and CONNACK; nil afterwards
+	renewal   auth.Exchange          // a re-authentication under way; nil: none
+	method    string                 // Authentication Method of the CONNECT
+	work      *work                  // scratch of the running batch; nil between batches
+	routes    map[string]*route
+	last      *route // of the latest PUBLISH
+	reader    packet.Reader
+	since     time.Time   // when the CONNECT was accepted
+	pace      *pace       // nil: the Client has not been slowed
+	published *published  // nil: nothing has been published; guarded by session.mu
+	expiry    *time.Timer // ends the connection with its identity; guarded by session.mu; nil: nothing does
 
 	keepAlive time.Duration // how long the Client may be silent; 0: for ever
 	linger    time.Duration // how long the goroutine waits before it is parked

@@ -237,6 +237,7 @@ func (c *conn) accept(id *auth.Identity, authReply ...byte) error {
 		return a
 	}
 	c.access.Store(who)
+	c.since = c.lastRead
 	if l.KeepAlive > 0 {
 		c.keepAlive = time.Duration(l.KeepAlive) * 1500 * time.Millisecond // [MQTT-3.1.2-22]
 	}

@@ -199,9 +199,21 @@ func (c *conn) route(p *packet.Publish) (*route, error) {
 			c.routes = make(map[string]*route)
 		}
 		c.routes[r.topic] = r
+		c.note(p, r)
 	}
 	c.last = r
 	return r, nil
+}
+
+// note remembers for administration that the Client publishes to the topic.
+func (c *conn) note(p *packet.Publish, r *route) {
+	mu := &c.session.mu
+	mu.Lock()
+	defer mu.Unlock()
+	if c.published == nil {
+		c.published = new(published)
+	}
+	c.published.note(policy.Publication{Topic: r.topic, QoS: p.QoS, Retain: p.Retain, PayloadBytes: len(p.Payload)})
 }
 
 // routesPerConn bounds the routes that a connection remembers; beyond it, it

@@ -18,14 +18,14 @@ var layers = [][]string{
 	{"trace", "document"},                                 // what happens to a message, in those words; YAML and JSON with places
 	{"mqtt/session", "policy", "journal"},                 // rules: they decide and never act
 	{"store", "store/*", "listen", "ca", "acme", "audit"}, // facilities: each owns one kind of I/O
-	{"auth"},                       // who is behind a connection
-	{"config"},                     // what they and the services can be told
-	{"broker", "client", "device"}, // services: siblings do not know each other
-	{"admin"},                      // surfaces: for the person who looks after it
-	{"node"},                       // the one place where the parts meet
-	{"cli"},                        // what the commands share
-	{"cli/*"},                      // commands
-	{"cli/root"},                   // the list of the commands
+	{"auth"},                                 // who is behind a connection
+	{"config"},                               // what they and the services can be told
+	{"broker", "client", "device", "access"}, // services: siblings do not know each other
+	{"admin"},                                // surfaces: for the person who looks after it
+	{"node"},                                 // the one place where the parts meet
+	{"cli"},                                  // what the commands share
+	{"cli/*"},                                // commands
+	{"cli/root"},                             // the list of the commands
 	{"cmd/fairlead", "conformance", "internal/lint"}, // roots: import all, imported by none
 	{"test/e2e", "test/crash", "internal/tools/*"},   // roots as well
 }
