@@ -6,12 +6,14 @@
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"fairlead/listen"
@@ -29,11 +31,27 @@ type Config struct {
 	// Open lets anonymous clients do everything. It is refused on any address
 	// that others can reach.
 	Open bool `yaml:"open"`
+	// Profile is a set of other settings: home, for devices in a home network that
+	// know no TLS. They connect with a password to a listener on an address that is
+	// named, and users may use all topics.
+	Profile string `yaml:"profile"`
+	// Plaintext is allowed, or empty: mqtt and ws listeners are then on loopback only.
+	Plaintext string `yaml:"plaintext"`
+	// Names are host names and addresses by which clients reach this broker, beside
+	// those of the machine: its own certificate is for them.
+	Names []string `yaml:"names"`
 	// Listeners are the places where clients connect.
 	Listeners []Listener `yaml:"listeners"`
-	Limits    Limits     `yaml:"limits"`
-	Log       Log        `yaml:"log"`
-	Sys       Sys        `yaml:"sys"`
+	// ACME gets certificates for public host names.
+	ACME ACME `yaml:"acme"`
+	Auth Auth `yaml:"auth"`
+	// Policies are files with policies, beside those that operators apply.
+	Policies []string `yaml:"policies"`
+	Admin    Admin    `yaml:"admin"`
+	Audit    Audit    `yaml:"audit"`
+	Limits   Limits   `yaml:"limits"`
+	Log      Log      `yaml:"log"`
+	Sys      Sys      `yaml:"sys"`
 }
 
 // Listener is one place where clients connect: a URL, or a URL and more.
@@ -51,17 +69,111 @@ type Listener struct {
 	Origins []string `yaml:"origins"`
 	// MaxConnections is how many there may be at a time; 0: no limit.
 	MaxConnections int `yaml:"max_connections"`
+	// Plaintext is allowed, or empty: as the setting of the same name for all.
+	Plaintext string `yaml:"plaintext"`
+	// Anonymous lets clients in that show no credentials. Policies for everyone are
+	// for them as well; there is none at first.
+	Anonymous bool `yaml:"anonymous"`
+	// ProxyIdentity takes the device's name from the PROXY header: the proxy has
+	// verified its certificate. Only the proxy may be able to reach such a listener.
+	ProxyIdentity bool `yaml:"proxy_identity"`
 }
 
-// TLS is the certificate of a listener.
+// TLS is about the certificates of a listener.
 type TLS struct {
-	// Cert and Key are PEM files: the certificate with its chain, and its key.
+	// Cert and Key are PEM files: the certificate with its chain, and its key. Changed
+	// files are taken over while the broker runs. By default the broker's own CA makes
+	// a certificate.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
-	// ClientCA is a PEM file: clients must show a certificate that it has signed.
+	// ClientCA is a PEM file with another CA whose certificates identify devices, by
+	// their common name, beside the broker's own.
 	ClientCA string `yaml:"client_ca"`
+	// ClientCRL is a file with that CA's revocation list.
+	ClientCRL string `yaml:"client_crl"`
+	// ClientCertificates are optional (the default), required or off.
+	ClientCertificates string `yaml:"client_certificates"`
 	// MinVersion is 1.2 or 1.3.
 	MinVersion string `yaml:"min_version"`
+}
+
+// ACME is about certificates for public host names (RFC 8555).
+type ACME struct {
+	// Hosts are the names; none: no ACME.
+	Hosts []string `yaml:"hosts"`
+	// Email is where the CA writes to if something is wrong.
+	Email string `yaml:"email"`
+	// Directory is the CA's URL; by default Let's Encrypt's.
+	Directory string `yaml:"directory"`
+	// HTTP is an address like :80 at which challenges are answered; by default only
+	// the listener for mqtts on port 443 answers them, if there is one.
+	HTTP string `yaml:"http"`
+}
+
+// Auth says how clients show who they are.
+type Auth struct {
+	// Methods are asked in this order: certificate, token, jwt, password, hook, scram.
+	// By default all of them, jwt and hook only if they are configured.
+	Methods []string `yaml:"methods"`
+	JWT     JWT      `yaml:"jwt"`
+	Hook    Hook     `yaml:"hook"`
+}
+
+// JWT accepts the tokens of an issuer as passwords.
+type JWT struct {
+	// Keys is a file or a https URL with the issuer's keys (JWKS).
+	Keys string `yaml:"keys"`
+	// Issuer and Audience must be in a token.
+	Issuer   string   `yaml:"issuer"`
+	Audience []string `yaml:"audience"`
+	// Algorithms that are accepted; by default all with a public key.
+	Algorithms []string `yaml:"algorithms"`
+	// Leeway is how far the issuer's clock may be from ours.
+	Leeway time.Duration `yaml:"leeway"`
+	// DeviceClaim, UserClaim and GroupsClaim are the claims that say who it is.
+	DeviceClaim string `yaml:"device_claim"`
+	UserClaim   string `yaml:"user_claim"`
+	GroupsClaim string `yaml:"groups_claim"`
+	// AttrClaims are ATTRIBUTE=CLAIM.
+	AttrClaims []string `yaml:"attr_claims"`
+	// Groups are those that a token may give; by default all but the operators' roles.
+	Groups []string `yaml:"groups"`
+	// Unregistered accepts devices that the registry does not know.
+	Unregistered bool `yaml:"unregistered"`
+}
+
+// Hook asks an HTTP server who clients are.
+type Hook struct {
+	// URL is https, or http on loopback.
+	URL string `yaml:"url"`
+	// Authorization is the header of that name.
+	Authorization string `yaml:"authorization"`
+	// CA is a PEM file with the CA of its certificate; by default the system's.
+	CA string `yaml:"ca"`
+	// Timeout is how long an answer may take; a client is refused then.
+	Timeout time.Duration `yaml:"timeout"`
+	// AllowFor and DenyFor are how long an answer is remembered.
+	AllowFor time.Duration `yaml:"allow_for"`
+	DenyFor  time.Duration `yaml:"deny_for"`
+	// Groups are those that an answer may give; by default all but the operators' roles.
+	Groups []string `yaml:"groups"`
+	// Unregistered accepts devices that the registry does not know.
+	Unregistered bool `yaml:"unregistered"`
+}
+
+// Admin is about administration from other machines.
+type Admin struct {
+	// Listen is a https URL such as https://127.0.0.1:18083; empty: only the socket in
+	// the data directory.
+	Listen string `yaml:"listen"`
+}
+
+// Audit is about the log of what operators did, and who was refused.
+type Audit struct {
+	// Bytes is what its files may take; beyond it the oldest is removed.
+	Bytes Bytes `yaml:"bytes"`
+	// Age is how long they are kept; 0: as long as there is room.
+	Age time.Duration `yaml:"age"`
 }
 
 // Limits are what clients may make the broker hold.
@@ -142,8 +254,9 @@ type Bytes int64
 func Default() *Config {
 	return &Config{
 		Data: "./fairlead-data", Durability: "fsync",
-		Log: Log{Level: "info", Format: "text"},
-		Sys: Sys{Interval: 10 * time.Second},
+		Audit: Audit{Bytes: 1 << 30},
+		Log:   Log{Level: "info", Format: "text"},
+		Sys:   Sys{Interval: 10 * time.Second},
 		Limits: Limits{
 			Sessions: 1_000_000, ConnectTimeout: 10 * time.Second, PacketBytes: 8 << 20, ReceiveMaximum: 1024, TopicAliasMaximum: 64,
 			Inflight: 1000, Subscriptions: 100_000, QueueMessages: 1_000_000, QueueBytes: 1 << 30, QueueFull: "refuse",
@@ -152,9 +265,14 @@ func Default() *Config {
 	}
 }
 
-// DefaultListeners are where clients connect if no listener is named. They are
-// on loopback: encryption for others comes with certificates.
+// DefaultListeners are where clients connect if no listener is named: other machines
+// with TLS, this one without.
 func DefaultListeners() []Listener {
+	return append([]Listener{{URL: "mqtts://:8883"}, {URL: "wss://:8084/mqtt"}}, LoopbackListeners()...)
+}
+
+// LoopbackListeners are those of the default ones that other machines can't reach.
+func LoopbackListeners() []Listener {
 	return []Listener{{URL: "mqtt://127.0.0.1:1883"}, {URL: "ws://127.0.0.1:8083/mqtt"}}
 }
 
@@ -176,11 +294,26 @@ func (c *Config) validate(at places) error {
 			wrong(key+".url", "%s.url: %w", key, err)
 			continue
 		}
-		if u.TLS() && (l.TLS.Cert == "" || l.TLS.Key == "") {
-			wrong(key, "%s: %s needs tls.cert and tls.key", key, l.URL)
+		if u.TLS() && (l.TLS.Cert == "") != (l.TLS.Key == "") {
+			wrong(key+".tls", "%s.tls: expected cert and key, or neither of them", key)
 		}
 		if !u.TLS() && l.TLS != (TLS{}) {
 			wrong(key+".tls", "%s.tls: %s has no TLS: expected mqtts or wss", key, l.URL)
+		}
+		c.checkPlaintext(wrong, key, &l, u)
+		switch l.TLS.ClientCertificates {
+		case "", "optional", "required", "off":
+		default:
+			wrong(key+".tls.client_certificates", "%s.tls.client_certificates: %q: expected optional, required or off", key, l.TLS.ClientCertificates)
+		}
+		if l.TLS.ClientCRL != "" && l.TLS.ClientCA == "" {
+			wrong(key+".tls.client_crl", "%s.tls.client_crl: expected a client_ca beside it", key)
+		}
+		if l.ProxyIdentity && !l.ProxyProtocol {
+			wrong(key+".proxy_identity", "%s.proxy_identity: expected proxy_protocol: true beside it", key)
+		}
+		if l.Anonymous && c.Open {
+			wrong(key+".anonymous", "%s.anonymous: expected nothing, because open lets everybody in", key)
 		}
 		if c.Open && !u.Loopback() {
 			wrong(key+".url", "open: anonymous clients could do everything from other machines by %s: expected loopback addresses only, such as 127.0.0.1", l.URL)
@@ -208,10 +341,74 @@ func (c *Config) validate(at places) error {
 	if c.Sys.Interval < 0 {
 		wrong("sys.interval", "sys.interval: %v: expected at least 0", c.Sys.Interval)
 	}
+	if c.Profile != "" && c.Profile != "home" {
+		wrong("profile", "profile: %q: expected home, or nothing", c.Profile)
+	}
+	if c.Plaintext != "" && c.Plaintext != "allowed" {
+		wrong("plaintext", "plaintext: %q: expected allowed, or nothing", c.Plaintext)
+	}
+	c.Auth.validate(func(key, format string, args ...any) { wrong("auth."+key, "auth."+key+": "+format, args...) })
+	if a := c.Admin.Listen; a != "" {
+		if u, err := url.Parse(a); err != nil || u.Scheme != "https" || u.Port() == "" {
+			wrong("admin.listen", "admin.listen: %q: expected https:// with an address and a port, such as https://127.0.0.1:18083", a)
+		}
+	}
+	if c.Audit.Bytes < 1<<20 {
+		wrong("audit.bytes", "audit.bytes: %d: expected at least 1MiB", c.Audit.Bytes)
+	}
+	if c.Audit.Age < 0 {
+		wrong("audit.age", "audit.age: %v: expected at least 0", c.Audit.Age)
+	}
 	c.Limits.validate(func(key, format string, args ...any) {
 		wrong("limits."+key, "limits."+key+": "+format, args...)
 	})
 	return errors.Join(errs...)
+}
+
+// checkPlaintext refuses a listener without TLS that other machines can reach, unless
+// somebody has said that it is meant so.
+func (c *Config) checkPlaintext(wrong func(key, format string, args ...any), key string, l *Listener, u listen.URL) {
+	if l.Plaintext != "" && l.Plaintext != "allowed" {
+		wrong(key+".plaintext", "%s.plaintext: %q: expected allowed, or nothing", key, l.Plaintext)
+		return
+	}
+	if c.Open || u.TLS() || u.Loopback() || l.Plaintext != "" || c.Plaintext != "" {
+		return
+	}
+	if c.Profile == "home" {
+		if !u.Named() {
+			wrong(key+".url", "%s.url: %s is every network of this machine: expected the address of the home network, such as mqtt://192.168.1.10:1883", key, l.URL)
+		}
+		return
+	}
+	wrong(key+".url", "%s.url: %s would carry passwords and messages over the network for all to read: expected mqtts or wss, or plaintext: allowed", key, l.URL)
+}
+
+// AuthMethods are those that auth.methods may name.
+var AuthMethods = []string{"certificate", "token", "jwt", "password", "hook", "scram"}
+
+func (a *Auth) validate(wrong func(key, format string, args ...any)) {
+	for i, m := range a.Methods {
+		if !slices.Contains(AuthMethods, m) {
+			wrong(fmt.Sprintf("methods[%d]", i), "%q: expected %s", m, strings.Join(AuthMethods, ", "))
+		} else if slices.Contains(a.Methods[:i], m) {
+			wrong(fmt.Sprintf("methods[%d]", i), "%q stands there twice", m)
+		}
+	}
+	if slices.Contains(a.Methods, "jwt") && a.JWT.Keys == "" {
+		wrong("jwt.keys", "expected a file or URL with the issuer's keys, because auth.methods has jwt")
+	}
+	if slices.Contains(a.Methods, "hook") && a.Hook.URL == "" {
+		wrong("hook.url", "expected a URL, because auth.methods has hook")
+	}
+	if a.JWT.Keys != "" && (a.JWT.Issuer == "" || len(a.JWT.Audience) == 0) {
+		wrong("jwt", "expected issuer and audience beside keys")
+	}
+	for i, pair := range a.JWT.AttrClaims {
+		if attr, claim, ok := strings.Cut(pair, "="); !ok || attr == "" || claim == "" {
+			wrong(fmt.Sprintf("jwt.attr_claims[%d]", i), "%q: expected ATTRIBUTE=CLAIM", pair)
+		}
+	}
 }
 
 func (l *Limits) validate(wrong func(key, format string, args ...any)) {
@@ -279,26 +476,4 @@ func (l *Log) Logger(w *os.File) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}
 	return slog.New(slog.NewTextHandler(w, o)), nil
-}
-
-// Load reads the certificate; nil if there is none.
-func (t *TLS) Load() (*tls.Config, error) {
-	if t.Cert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", t.Cert, t.Key, err)
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-	if t.MinVersion == "1.3" {
-		c.MinVersion = tls.VersionTLS13
-	}
-	if t.ClientCA != "" {
-		if c.ClientCAs, err = pool(t.ClientCA); err != nil {
-			return nil, err
-		}
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c, nil
 }

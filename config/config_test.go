@@ -44,6 +44,23 @@ func TestOrderOfStrength(t *testing.T) {
 	}
 }
 
+// TestWhoListens has the default listeners, and what allows plaintext beyond this
+// machine.
+func TestWhoListens(t *testing.T) {
+	for _, test := range []struct {
+		yaml string
+		want int
+	}{
+		{"# nothing", 4}, {"open: true", 2}, {"plaintext: allowed\nlisteners: [mqtt://0.0.0.0]", 1},
+		{"listeners: [{url: mqtt://0.0.0.0, plaintext: allowed}]", 1}, {"profile: home\nlisteners: [mqtt://192.0.2.1]", 1},
+	} {
+		c, err := load(t, test.yaml, nil)
+		if err != nil || len(c.Listeners) != test.want {
+			t.Errorf("%s: %v, %v, want %d listeners", test.yaml, c, err, test.want)
+		}
+	}
+}
+
 func TestGoodFile(t *testing.T) {
 	c, err := load(t, `
 # a comment
@@ -89,7 +106,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"unknown key", "limit:\n  x: 1\n", nil, nil, `f:1:1: unknown key "limit": expected "limits"?`},
 		{"unknown key below", "limits:\n  queue_mesages: 1\n", nil, nil, `f:2:3: unknown key "limits.queue_mesages": expected "limits.queue_messages"?`},
-		{"nothing like it", "zzz: 1\n", nil, nil, `f:1:1: unknown key "zzz": expected one of data, durability, open, listeners, limits, log, sys`},
+		{"nothing like it", "zzz: 1\n", nil, nil, `f:1:1: unknown key "zzz": expected one of data, durability, open, profile, plaintext, names, listeners, acme, auth, policies, admin, audit, limits, log, sys`},
 		{"bad number", "limits:\n  inflight: many\n", nil, nil, `f:2:13: limits.inflight: "many": expected a whole number from 0 to 65535`},
 		{"bad bool", "open: maybe\n", nil, nil, `f:1:7: open: "maybe": expected true or false`},
 		{"bad duration", "sys: {interval: fast}\n", nil, nil, `f:1:17: sys.interval: "fast": expected a duration like 10s, 5m or 1h30m`},
@@ -110,7 +127,20 @@ func TestErrors(t *testing.T) {
 		{"log level", "log: {level: loud}\n", nil, nil, `f:1:14: log.level: "loud": expected debug, info, warn or error`},
 		{"log format", "log: {format: xml}\n", nil, nil, `f:1:15: log.format: "xml": expected text or json`},
 		{"open to others", "open: true\nlisteners: [mqtt://0.0.0.0]\n", nil, nil, `f:2:13: open: anonymous clients could do everything from other machines by mqtt://0.0.0.0: expected loopback addresses only, such as 127.0.0.1`},
-		{"TLS without certificate", "listeners: [mqtts://127.0.0.1]\n", nil, nil, `f:1:13: listeners[0]: mqtts://127.0.0.1 needs tls.cert and tls.key`},
+		{"certificate without key", "listeners: [{url: mqtts://127.0.0.1, tls: {cert: c}}]\n", nil, nil, `f:1:43: listeners[0].tls: expected cert and key, or neither of them`},
+		{"plaintext for others", "listeners: [mqtt://192.0.2.1]\n", nil, nil, `f:1:13: listeners[0].url: mqtt://192.0.2.1 would carry passwords and messages over the network for all to read: expected mqtts or wss, or plaintext: allowed`},
+		{"plaintext word", "listeners: [{url: mqtt://192.0.2.1, plaintext: yes}]\nplaintext: yes\n", nil, nil, "f:1:48: listeners[0].plaintext: \"yes\": expected allowed, or nothing\nf:2:12: plaintext: \"yes\": expected allowed"},
+		{"home everywhere", "profile: home\nlisteners: [mqtt://:1883]\n", nil, nil, `f:2:13: listeners[0].url: mqtt://:1883 is every network of this machine: expected the address of the home network`},
+		{"profile", "profile: office\n", nil, nil, `f:1:10: profile: "office": expected home, or nothing`},
+		{"client certificates", "listeners: [{url: mqtts://x, tls: {client_certificates: maybe}}]\n", nil, nil, `f:1:57: listeners[0].tls.client_certificates: "maybe": expected optional, required or off`},
+		{"CRL alone", "listeners: [{url: mqtts://x, tls: {client_crl: c}}]\n", nil, nil, `f:1:48: listeners[0].tls.client_crl: expected a client_ca beside it`},
+		{"proxy identity", "listeners: [{url: mqtts://x, proxy_identity: true}]\n", nil, nil, `f:1:46: listeners[0].proxy_identity: expected proxy_protocol: true beside it`},
+		{"anonymous and open", "open: true\nlisteners: [{url: mqtt://127.0.0.1, anonymous: true}]\n", nil, nil, `f:2:48: listeners[0].anonymous: expected nothing, because open lets everybody in`},
+		{"auth methods", "auth: {methods: [password, magic, password]}\n", nil, nil, "f:1:28: auth.methods[1]: \"magic\": expected certificate, token, jwt, password, hook, scram\nf:1:35: auth.methods[2]: \"password\" stands there twice"},
+		{"jwt without keys", "auth: {methods: [jwt, hook]}\n", nil, nil, "f:1:7: auth.jwt.keys: expected a file or URL with the issuer's keys, because auth.methods has jwt\nf:1:7: auth.hook.url: expected a URL"},
+		{"jwt", "auth: {jwt: {keys: k, attr_claims: [a]}}\n", nil, nil, "f:1:13: auth.jwt: expected issuer and audience beside keys\nf:1:37: auth.jwt.attr_claims[0]: \"a\": expected ATTRIBUTE=CLAIM"},
+		{"admin", "admin: {listen: http://127.0.0.1:1}\n", nil, nil, `f:1:17: admin.listen: "http://127.0.0.1:1": expected https:// with an address and a port`},
+		{"audit", "audit: {bytes: 5, age: -1s}\n", nil, nil, "f:1:16: audit.bytes: 5: expected at least 1MiB\nf:1:24: audit.age: -1s: expected at least 0"},
 		{"certificate without TLS", "listeners: [{url: mqtt://127.0.0.1, tls: {cert: c}}]\n", nil, nil, `f:1:42: listeners[0].tls: mqtt://127.0.0.1 has no TLS: expected mqtts or wss`},
 		{"listener", "listeners: [http://x]\n", nil, nil, `f:1:13: listeners[0].url: listener "http://x": scheme "http": expected mqtt, mqtts, ws, wss or unix`},
 		{"limit", "limits: {receive_maximum: 0, outbox_bytes: 5}\n", nil, nil, "f:1:27: limits.receive_maximum: 0: expected at least 1\nf:1:44: limits.outbox_bytes: 5: expected at least 4096"},

@@ -2,13 +2,13 @@ package config
 
 import (
 	"bytes"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +50,9 @@ func Load(o LoadOptions) (*Config, error) {
 		at.set(s.Key, s.Flag)
 	}
 	if len(c.Listeners) == 0 {
-		c.Listeners = DefaultListeners()
+		if c.Listeners = DefaultListeners(); c.Open {
+			c.Listeners = LoopbackListeners()
+		}
 	}
 	if len(errs) == 0 {
 		errs = append(errs, c.validate(at))
@@ -279,12 +281,15 @@ func distance(a, b string) int {
 // envPrefix begins the names of the variables that count.
 const envPrefix = "FAIRLEAD_"
 
+// commandsOwn are the variables that are for commands.
+var commandsOwn = []string{"CONFIG", "PASSPHRASE", "SERVER", "TOKEN"}
+
 // loadEnv takes over FAIRLEAD_* variables; two underscores go one level down.
 func (c *Config) loadEnv(env []string, at places) (errs []error) {
 	for _, kv := range env {
 		name, value, ok := strings.Cut(kv, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ok || !ours || key == "CONFIG" || key == "PASSPHRASE" { // those are for commands
+		if !ok || !ours || slices.Contains(commandsOwn, key) {
 			continue
 		}
 		path := strings.Split(strings.ToLower(key), "__")
@@ -426,17 +431,4 @@ func parseBytes(s string) (int64, bool) {
 		return 0, false
 	}
 	return n * unit, true
-}
-
-// pool reads the certificates in a PEM file.
-func pool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read client CA: %w", err)
-	}
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("client CA %s: no certificate in it: expected PEM", file)
-	}
-	return p, nil
 }

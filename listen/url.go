@@ -85,6 +85,20 @@ func (u URL) String() string {
 	return string(u.Scheme) + "://" + u.Host + u.Path
 }
 
+// Named reports whether the listener is on one address that is named, and not on all
+// that the machine has.
+func (u URL) Named() bool {
+	if u.Scheme == Unix {
+		return true
+	}
+	host, _, err := net.SplitHostPort(u.Host)
+	if err != nil || host == "" {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err != nil || !ip.IsUnspecified()
+}
+
 // TLS reports whether the listener encrypts.
 func (u URL) TLS() bool { return u.Scheme.tls() }
 
