@@ -10,55 +10,71 @@ import (
 	"fairlead/cli"
 )
 
+const (
+	barEvery = 200 * time.Millisecond
+	barWidth = 30
+)
+
 // bar shows on a terminal how far the bench is. Elsewhere it is silent.
 type bar struct {
-	w        io.Writer // nil: no terminal
-	name     string
-	duration time.Duration
-	stop     chan struct{}
-	once     sync.Once
-	ended    sync.WaitGroup
+	w     io.Writer // nil: no terminal
+	name  string
+	part  func(since time.Duration) float64 // how much of it is done; 1: all
+	count func() uint64                     // what has been done; nil: nothing is counted
 }
 
-func newBar(env *cli.Env, name string, d time.Duration) *bar {
-	b := &bar{name: name, duration: d, stop: make(chan struct{})}
-	if cli.Terminal(env.Stderr) {
-		b.w = env.Stderr
+func (l *load) newBar(name string, part func(time.Duration) float64, count func() uint64) *bar {
+	b := &bar{name: name, part: part, count: count}
+	if cli.Terminal(l.env.Stderr) {
+		b.w = l.env.Stderr
 	}
 	return b
 }
 
-// run draws until clear is called; count says how much has been done.
-func (b *bar) run(count func() uint64) {
+// run draws until the function that it returns is called, which wipes the bar
+// away.
+func (b *bar) run() (clear func()) {
 	if b.w == nil {
-		return
+		return func() {}
 	}
-	b.ended.Go(func() { // ends with clear
-		begin, before := time.Now(), uint64(0)
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-b.stop:
-				return
-			case now := <-tick.C:
-				n := count()
-				part := min(1, now.Sub(begin).Seconds()/b.duration.Seconds())
-				done := int(part * 30)
-				fmt.Fprintf(b.w, "\r%s [%s%s] %3.0f %%  %d/s   ", b.name, strings.Repeat("#", done), strings.Repeat(".", 30-done), part*100, (n-before)*5)
-				before = n
-			}
-		}
-	})
+	stop := make(chan struct{})
+	var drawing sync.WaitGroup
+	drawing.Go(func() { b.draw(stop) }) // ends with stop
+	return func() {
+		close(stop)
+		drawing.Wait()
+		fmt.Fprint(b.w, "\r\x1b[K")
+	}
 }
 
-// clear ends the bar and wipes it away.
-func (b *bar) clear() {
-	b.once.Do(func() {
-		close(b.stop)
-		b.ended.Wait()
-		if b.w != nil {
-			fmt.Fprint(b.w, "\r\x1b[K")
+func (b *bar) draw(stop <-chan struct{}) {
+	begin := time.Now()
+	var before uint64
+	tick := time.NewTicker(barEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case now := <-tick.C:
+			var n uint64
+			if b.count != nil {
+				n = b.count()
+			}
+			fmt.Fprint(b.w, "\r\x1b[K", b.line(b.part(now.Sub(begin)), n-before))
+			before = n
 		}
-	})
+	}
+}
+
+// line is the bar when part of the work is done, and more of it since the last
+// one.
+func (b *bar) line(part float64, more uint64) string {
+	part = max(0, min(1, part))
+	done := int(part * barWidth)
+	s := fmt.Sprintf("%s [%s%s] %3.0f %%", b.name, strings.Repeat("#", done), strings.Repeat(".", barWidth-done), part*100)
+	if b.count != nil {
+		s += fmt.Sprintf("  %d/s", more*uint64(time.Second/barEvery))
+	}
+	return s
 }

@@ -4,14 +4,15 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
 	"fairlead/cli"
 	"fairlead/mqtt"
+	"fairlead/mqtt/packet"
 )
 
 // Command is "fairlead bench".
@@ -21,26 +22,42 @@ var Command = &cli.Command{
   pairs    publishers and subscribers two by two, a topic for each pair
   fanin    many publishers, one subscriber
   fanout   one publisher, many subscribers
+  ack      one message at a time: how long an acknowledgement takes
+  offline  publish to sessions whose clients are away, and let them come back
   connect  connect and disconnect, many at a time
   idle     open connections and hold them
 
 The load is a closed loop: with QoS 1 and 2 a publisher has --window messages
 under way, with QoS 0 it stays --window messages ahead of the slowest
 subscriber, so a figure is what the broker can do and not what it drops. --rate
-makes it an open loop. Latency is from before the write to after the read.
+makes it an open loop. Latency is from before the write to after the read, and so
+is the time of an acknowledgement: to PUBACK with QoS 1, to PUBCOMP with QoS 2.
+
+With -c the subscribers have sessions that outlive their connections, so a broker
+that keeps its word has more to do; at the end the bench removes them. Publishers
+have none.
+
+--pid names the broker's process, if it runs on this machine (Linux): its CPU
+time, its memory and what it has the disk write are shown as well, from the first
+message published to the last one delivered.
 
 Broker and bench share a machine's cores if they are on one. Exit code: 0 done, 1
 if acknowledged messages were lost or the broker could not be reached, 2 wrong
 command line.`,
 	Commands: []*cli.Command{
-		scenario("pairs", "publishers and subscribers two by two", shape{pubs: 50, subs: 50}),
-		scenario("fanin", "many publishers, one subscriber", shape{pubs: 100, subs: 1}),
-		scenario("fanout", "one publisher, many subscribers", shape{pubs: 1, subs: 500}),
-		scenario("connect", "connect and disconnect", shape{pubs: 50}),
-		scenario("idle", "open connections and hold them", shape{pubs: 1000}),
+		scenario("pairs", "publishers and subscribers two by two", settings{shape: shape{pubs: 50, subs: 50}, window: 100}),
+		scenario("fanin", "many publishers, one subscriber", settings{shape: shape{pubs: 100, subs: 1}, window: 100}),
+		scenario("fanout", "one publisher, many subscribers", settings{shape: shape{pubs: 1, subs: 500}, window: 100}),
+		scenario("ack", "how long an acknowledgement takes", settings{shape: shape{pubs: 1, subs: 1}, window: 1, qos: 1}),
+		scenario("offline", "publish to absent sessions, which then return",
+			settings{shape: shape{pubs: 1, subs: 1}, window: 100, qos: 1, count: 100_000, keep: true}),
+		scenario("connect", "connect and disconnect", settings{shape: shape{pubs: 50}, window: 1}),
+		scenario("idle", "open connections and hold them", settings{shape: shape{pubs: 1000}, window: 1}),
 	},
 	Examples: []cli.Example{
 		{What: "fifty pairs at QoS 1 for ten seconds", Line: "fairlead bench pairs --qos 1 --size 64 --duration 10s"},
+		{What: "the same with sessions that the broker must not lose", Line: "fairlead bench pairs --qos 1 -c"},
+		{What: "100,000 messages for a client that is away, and its return", Line: "fairlead bench offline -n 100000"},
 		{What: "one publisher, 500 subscribers, on another machine, as JSON", Line: "fairlead bench fanout -h broker.example --json"},
 		{What: "latency at 2,000 messages a second", Line: "fairlead bench pairs --qos 1 --rate 2000"},
 	},
@@ -55,7 +72,11 @@ const (
 	sizeMin    = 20 // what a payload carries: who, when, and which
 	sizeMax    = 1 << 20
 	windowMax  = 65535
+	countMax   = 1 << 30 // messages are numbered in 32 bits
 )
+
+// expiryDefault is how long a session lives that the bench could not remove.
+const expiryDefault = time.Hour
 
 // settings are the flags' values.
 type settings struct {
@@ -64,19 +85,26 @@ type settings struct {
 	shape        shape
 	qos          int
 	size, window int
+	count        int // messages of all publishers together; 0: no limit
 	rate         int
 	duration     time.Duration
 	topic        string
+	keep         bool   // -c
+	expiry       uint32 // seconds; math.MaxUint32: for ever
+	expiryGiven  bool
+	pid          int
 	asJSON       bool
 }
 
-func scenario(name, summary string, s shape) *cli.Command {
+// scenario is the command for a scenario with what it begins with.
+func scenario(name, summary string, defaults settings) *cli.Command {
 	examples := []cli.Example{{What: "with a summary as JSON", Line: "fairlead bench " + name + " --duration 3s --json"}}
 	return &cli.Command{
 		Name: name, Summary: summary, Examples: examples,
 		About: "See \"fairlead bench --help\" for what is measured, and how.",
 		New: func() (*cli.Flags, cli.Run) {
-			b := &settings{name: name, shape: s}
+			b := defaults
+			b.name, b.size, b.duration, b.expiry = name, 64, 10*time.Second, uint32(expiryDefault/time.Second)
 			return b.flags(), b.run
 		},
 	}
@@ -87,26 +115,80 @@ func (b *settings) flags() *cli.Flags {
 	f.Group("Load")
 	if b.shape.subs == 0 {
 		f.Int(&b.shape.pubs, "clients", "COUNT", 1, clientsMax, fmt.Sprintf("clients; default %d", b.shape.pubs))
-		b.window, b.size = 1, sizeMin
 		var unused int // one script runs all scenarios with the same flags
 		f.Int(&unused, "q,qos", "QOS", 0, 2, "no messages are sent here: of no effect")
 		f.Int(&unused, "s,size", "BYTES", sizeMin, sizeMax, "no messages are sent here: of no effect")
 	} else {
-		f.Int(&b.shape.pubs, "pubs", "COUNT", 1, clientsMax, fmt.Sprintf("publishers; default %d", b.shape.pubs))
-		f.Int(&b.shape.subs, "subs", "COUNT", 1, clientsMax, fmt.Sprintf("subscribers; default %d", b.shape.subs))
-		b.window, b.size = 100, 64
-		f.Int(&b.qos, "q,qos", "QOS", 0, 2, "of publishers and subscribers; default 0")
-		f.Int(&b.size, "s,size", "BYTES", sizeMin, sizeMax, "payload; default 64")
-		f.Int(&b.window, "window", "COUNT", 1, windowMax, "messages ahead, see \"fairlead bench --help\"; default 100")
-		f.Int(&b.rate, "rate", "COUNT", 1, math.MaxInt32, "messages a second over all publishers; default: as many as go")
-		b.topic = "bench"
-		f.String(&b.topic, "t,topic", "TOPIC", "topics begin with this; default bench")
+		b.messageFlags(f)
 	}
-	b.duration = 10 * time.Second
-	f.Duration(&b.duration, "duration", "SECONDS", "how long; default 10s")
+	f.Duration(&b.duration, "duration", "SECONDS", "how long, at most; default 10s")
+	f.Bool(&b.keep, "c,disable-clean-session", b.keepHelp())
+	f.Func("x,session-expiry-interval", "SECONDS", "how long the broker keeps them if the bench does not get to remove them;\n-1: for ever; default 3600 (5.0)", b.setExpiry)
+	f.Int(&b.pid, "pid", "PID", 1, math.MaxInt32, "the broker's process, if it is on this machine: show what it uses")
 	f.Bool(&b.asJSON, "json", "print the result as a JSON object")
 	b.BrokerFlags(f)
 	return f
+}
+
+func (b *settings) messageFlags(f *cli.Flags) {
+	f.Int(&b.shape.pubs, "pubs", "COUNT", 1, clientsMax, fmt.Sprintf("publishers; default %d", b.shape.pubs))
+	f.Int(&b.shape.subs, "subs", "COUNT", 1, clientsMax, fmt.Sprintf("subscribers; default %d", b.shape.subs))
+	f.Int(&b.qos, "q,qos", "QOS", 0, 2, fmt.Sprintf("of publishers and subscribers; default %d", b.qos))
+	f.Int(&b.size, "s,size", "BYTES", sizeMin, sizeMax, fmt.Sprintf("payload; default %d", b.size))
+	f.Int(&b.window, "window", "COUNT", 1, windowMax, fmt.Sprintf("messages ahead, see \"fairlead bench --help\"; default %d", b.window))
+	f.Int(&b.count, "n,count", "COUNT", 1, countMax, "stop after so many messages of all publishers; default: "+b.countHelp())
+	f.Int(&b.rate, "rate", "COUNT", 1, math.MaxInt32, "messages a second over all publishers; default: as many as go")
+	b.topic = "bench"
+	f.String(&b.topic, "t,topic", "TOPIC", "topics begin with this; default bench")
+}
+
+func (b *settings) countHelp() string {
+	if b.count == 0 {
+		return "no limit"
+	}
+	return strconv.Itoa(b.count)
+}
+
+func (b *settings) keepHelp() string {
+	switch {
+	case b.name == "offline":
+		return "subscribers have sessions that outlive their connections: always so here"
+	case b.shape.subs == 0:
+		return "clients have sessions that outlive their connections"
+	}
+	return "subscribers have sessions that outlive their connections"
+}
+
+func (b *settings) setExpiry(s string) error {
+	b.expiryGiven = true
+	if s == "-1" || s == "∞" {
+		b.expiry = math.MaxUint32
+		return nil
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return fmt.Errorf("%q: expected seconds from 0 to 4294967295, or -1 for ever", s)
+	}
+	b.expiry = uint32(n)
+	return nil
+}
+
+// durable reports whether sessions outlive their connections.
+func (b *settings) durable() bool {
+	if b.expiryGiven {
+		return b.expiry > 0
+	}
+	return b.keep
+}
+
+// connectProperties say how long a durable session lives; nil before 5.0.
+func (b *settings) connectProperties() *packet.Properties {
+	if b.Version() < mqtt.V5 {
+		return nil
+	}
+	p := &packet.Properties{SessionExpiry: b.expiry}
+	p.Mark(mqtt.SessionExpiryInterval)
+	return p
 }
 
 func (b *settings) run(ctx context.Context, env *cli.Env, _ []string) error {
@@ -117,22 +199,22 @@ func (b *settings) run(ctx context.Context, env *cli.Env, _ []string) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	r := &result{Scenario: b.name, Version: o.Version.String(), QoS: b.qos, Size: b.size, Publishers: b.shape.pubs, Subscribers: b.shape.subs}
-	l := &load{settings: b, options: o, result: r, bar: newBar(env, b.name, b.duration)}
-	defer l.bar.clear()
+	l := newLoad(b, env, o)
+	defer l.forget(ctx)
 	switch b.name {
 	case "connect":
 		err = l.connects(ctx)
 	case "idle":
 		err = l.idle(ctx)
+	case "offline":
+		err = l.offline(ctx)
 	default:
 		err = l.messages(ctx)
 	}
-	l.bar.clear()
 	if err != nil {
 		return err
 	}
-	return b.print(env, r)
+	return b.print(env, l.result)
 }
 
 func (b *settings) check() error {
@@ -143,80 +225,14 @@ func (b *settings) check() error {
 		return cli.Usagef("%d publishers and %d subscribers: pairs need as many of both", b.shape.pubs, b.shape.subs)
 	case b.name == "fanin" && b.shape.subs != 1, b.name == "fanout" && b.shape.pubs != 1:
 		return cli.Usagef("%s with %d publishers and %d subscribers: fanin has one subscriber, fanout one publisher", b.name, b.shape.pubs, b.shape.subs)
+	case (b.name == "ack" || b.name == "offline") && b.qos == 0:
+		return cli.Usagef("%s with QoS 0: expected 1 or 2; a QoS 0 message is neither acknowledged nor kept", b.name)
 	case strings.ContainsAny(b.topic, "+#"):
 		return cli.Usagef("--topic %q: expected a topic without wildcards", b.topic)
+	case b.expiryGiven && b.Version() < mqtt.V5:
+		return cli.Usagef("-x needs MQTT 5.0: leave -V out, or use -c alone")
+	case b.keep && b.expiryGiven && b.expiry == 0:
+		return cli.Usagef("-x 0: expected 1 or more; a session of 0 seconds ends with its connection")
 	}
 	return nil
 }
-
-// result is what is printed. Times are in microseconds.
-type result struct {
-	Scenario    string `json:"scenario"`
-	Version     string `json:"mqtt_version"`
-	QoS         int    `json:"qos"`
-	Size        int    `json:"size"`
-	Publishers  int    `json:"publishers"`
-	Subscribers int    `json:"subscribers"`
-
-	Seconds    float64 `json:"seconds"`
-	Connected  int     `json:"connected"`
-	Sent       uint64  `json:"sent"`     // messages that publishers wrote
-	Accepted   uint64  `json:"accepted"` // of these, acknowledged as successful; QoS 0: all
-	Refused    uint64  `json:"refused"`  // acknowledged with a failure
-	Received   uint64  `json:"received"` // deliveries, without duplicates
-	Lost       uint64  `json:"lost"`     // deliveries that are missing
-	Duplicates uint64  `json:"duplicates"`
-	Disordered uint64  `json:"disordered"` // arrived behind a later one of its publisher
-	Broken     uint64  `json:"broken"`     // connections that ended before their time
-	Rate       float64 `json:"rate"`       // deliveries, or connections, a second
-
-	Latency *quantiles `json:"latency_us,omitempty"`
-}
-
-type quantiles struct {
-	P50  float64 `json:"p50"`
-	P90  float64 `json:"p90"`
-	P99  float64 `json:"p99"`
-	P999 float64 `json:"p999"`
-	Max  float64 `json:"max"`
-}
-
-func (b *settings) print(env *cli.Env, r *result) (err error) {
-	if b.asJSON {
-		err = json.NewEncoder(env.Stdout).Encode(r)
-	} else {
-		_, err = fmt.Fprint(env.Stdout, r.text())
-	}
-	if err == nil && b.qos > 0 && r.Lost > 0 {
-		return &cli.ExitError{Code: cli.ExitFailed, Err: fmt.Errorf("%d messages were acknowledged and not delivered", r.Lost)}
-	}
-	return err
-}
-
-// text is the result for people.
-func (r *result) text() string {
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	switch r.Scenario {
-	case "connect":
-		line("%-10s %.0f connections a second, %d in %.1f s, %d failed", r.Scenario, r.Rate, r.Connected, r.Seconds, r.Broken)
-	case "idle":
-		line("%-10s %d connections for %.1f s, %d lost", r.Scenario, r.Connected, r.Seconds, r.Broken)
-	default:
-		line("%-10s %.0f messages a second delivered (%s, QoS %d, %d bytes, %d to %d clients)",
-			r.Scenario, r.Rate, "MQTT "+r.Version, r.QoS, r.Size, r.Publishers, r.Subscribers)
-		line("%-10s %d sent, %d accepted, %d refused, %d received", "messages", r.Sent, r.Accepted, r.Refused, r.Received)
-		line("%-10s %d lost, %d duplicates, %d out of order, %d connections broken", "problems", r.Lost, r.Duplicates, r.Disordered, r.Broken)
-	}
-	if q := r.Latency; q != nil {
-		line("%-10s p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", "latency", micros(q.P50), micros(q.P90), micros(q.P99), micros(q.P999), micros(q.Max))
-	}
-	return b.String()
-}
-
-func micros(us float64) string {
-	return time.Duration(us * float64(time.Microsecond)).Round(time.Microsecond).String()
-}
-
-// version is the protocol version of all clients.
-func (l *load) version() mqtt.Version { return l.options.Version }

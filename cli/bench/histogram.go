@@ -10,6 +10,7 @@ import (
 type histogram struct {
 	counts [64 * sub]uint64
 	n      uint64
+	sum    time.Duration
 	max    time.Duration
 }
 
@@ -36,6 +37,7 @@ func middle(i int) time.Duration {
 func (h *histogram) add(d time.Duration) {
 	h.counts[bucket(d)]++
 	h.n++
+	h.sum += d
 	h.max = max(h.max, d)
 }
 
@@ -44,6 +46,7 @@ func (h *histogram) merge(o *histogram) {
 		h.counts[i] += n
 	}
 	h.n += o.n
+	h.sum += o.sum
 	h.max = max(h.max, o.max)
 }
 
@@ -64,5 +67,8 @@ func (h *histogram) quantiles() *quantiles {
 		return nil
 	}
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	return &quantiles{us(h.quantile(0.5)), us(h.quantile(0.9)), us(h.quantile(0.99)), us(h.quantile(0.999)), us(h.max)}
+	return &quantiles{
+		P50: us(h.quantile(0.5)), Mean: us(h.sum) / float64(h.n), P90: us(h.quantile(0.9)),
+		P99: us(h.quantile(0.99)), P999: us(h.quantile(0.999)), Max: us(h.max),
+	}
 }

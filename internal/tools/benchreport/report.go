@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,22 +14,23 @@ import (
 
 // A machine is the shape of where the figures come from.
 type machine struct {
-	cpu    string
-	cores  int
-	kernel string
-	memory string
+	CPU    string `json:"cpu"`
+	Cores  int    `json:"cores"`
+	Kernel string `json:"kernel"`
+	Memory string `json:"memory"`
+	Go     string `json:"go"`
 }
 
 // thisMachine asks the kernel. What it does not say stays empty.
 func thisMachine() machine {
-	m := machine{cores: runtime.NumCPU()}
-	m.cpu = field("/proc/cpuinfo", "model name")
+	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
+	m.CPU = field("/proc/cpuinfo", "model name")
 	var kib int64
 	if _, err := fmt.Sscanf(field("/proc/meminfo", "MemTotal"), "%d kB", &kib); err == nil {
-		m.memory = fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20))
+		m.Memory = fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20))
 	}
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	m.kernel, _, _ = strings.Cut(strings.TrimSpace(string(release)), "-")
+	m.Kernel, _, _ = strings.Cut(strings.TrimSpace(string(release)), "-")
 	return m
 }
 
@@ -43,29 +45,43 @@ func field(file, name string) string {
 	return ""
 }
 
-// A report is docs/performance.md.
-type report struct {
-	date     string
-	machine  machine
-	versions []string // in the order of measuring
-	seconds  float64  // -dur, where it was shortened
-	results  []result
-	micro    []string // lines of the benchmarks beside the code; may be empty
+// A header is the first line of a file of results.
+type header struct {
+	Group    string   `json:"group"`
+	Date     string   `json:"date"`
+	Machine  machine  `json:"machine"`
+	Disk     string   `json:"disk"`     // file system of the brokers' data
+	Versions []string `json:"versions"` // of the brokers, in the order of measuring
+	Missing  []string `json:"missing"`  // brokers that could not be had, and why
+	Seconds  float64  `json:"seconds"`  // -dur, where it was shortened
+	Micro    []string `json:"micro"`    // lines of the benchmarks beside the code
 }
 
-// readResults reads one JSON object a line.
-func readResults(r io.Reader) ([]result, error) {
-	var found []result
+// A report is a file of results: one part of docs/performance.md.
+type report struct {
+	header
+	results []result
+}
+
+// readReport reads a header and then one result a line.
+func readReport(r io.Reader) (*report, error) {
+	p := new(report)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
+	if !lines.Scan() {
+		return nil, errors.Join(errors.New("no results: expected a header"), lines.Err())
+	}
+	if err := json.Unmarshal(lines.Bytes(), &p.header); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
 	for lines.Scan() {
 		var one result
 		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
-			return nil, fmt.Errorf("result %d: %w", len(found)+1, err)
+			return nil, fmt.Errorf("result %d: %w", len(p.results)+1, err)
 		}
-		found = append(found, one)
+		p.results = append(p.results, one)
 	}
-	return found, lines.Err()
+	return p, lines.Err()
 }
 
 // rounds is how often the brokers took their turns.
@@ -89,6 +105,11 @@ func (p *report) of(run, label, key string) []float64 {
 	return found
 }
 
+// median of the figures of one broker in one scenario.
+func (p *report) median(run, label, key string) (m float64, ok bool) {
+	return median(p.of(run, label, key))
+}
+
 // median of sorted figures; ok is false if there are none.
 func median(sorted []float64) (m float64, ok bool) {
 	n := len(sorted)
@@ -98,92 +119,72 @@ func median(sorted []float64) (m float64, ok bool) {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2, true
 }
 
-// write renders the report as Markdown.
-func (p *report) write(w io.Writer) error {
-	out := bufio.NewWriter(w)
-	p.heading(out)
-	p.summary(out)
-	p.details(out)
-	p.arguments(out)
-	p.beside(out)
-	return out.Flush()
-}
-
-// beside shows the benchmarks beside the code as they were printed.
-func (p *report) beside(w io.Writer) {
-	if len(p.micro) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\n## Beside the code\n\nWhat `make benchmicro` printed, in the same run.\n\n```text\n")
-	for _, line := range p.micro {
-		fmt.Fprintln(w, line)
-	}
-	fmt.Fprintln(w, "```")
-}
-
-// benchmarks are the lines of a benchmark run that hold figures.
-func benchmarks(text string) (found []string) {
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "Benchmark") && strings.Contains(line, "ns/op") {
-			found = append(found, strings.TrimRight(strings.ReplaceAll(line, "\t", " "), " \n"))
+// labels are the brokers measured in a scenario, in the order of the results.
+func (p *report) labels(run string) []string {
+	var found []string
+	for _, r := range p.results {
+		if label := r.text("label"); r.text("run") == run && !slices.Contains(found, label) {
+			found = append(found, label)
 		}
 	}
 	return found
 }
 
-func (p *report) heading(w io.Writer) {
-	fmt.Fprintf(w, "# Performance\n\nGenerated by `make bench` on %s; do not edit.\n\n", p.date)
-	fmt.Fprintf(w, "Each figure is the median of %d rounds. In a round every broker takes its turn in every scenario, each time freshly started in an empty directory", p.rounds())
-	fmt.Fprint(w, "; the generator shares the machine's cores with it. Compare within a row, not with other machines or days: "+
-		"CPU per message differs by up to 20 % between rounds, rates by up to 40 %.\n\n")
-	if p.seconds > 0 {
-		fmt.Fprintf(w, "**Shortened run**: publishing stopped after %g s, so short scenarios rest on few clock ticks.\n\n", p.seconds)
+// write renders the part of the page as Markdown.
+func (p *report) write(w io.Writer, g group) error {
+	out := bufio.NewWriter(w)
+	g.write(p, out)
+	return out.Flush()
+}
+
+// circumstances are what every part begins with: when, where, and which.
+func (p *report) circumstances(w io.Writer) {
+	if p.Seconds > 0 {
+		fmt.Fprintf(w, "**Shortened run**: publishing stopped after %g s, so short scenarios rest on few clock ticks.\n\n", p.Seconds)
 	}
-	fmt.Fprintf(w, "Machine: %s, %d cores, %s memory, Linux %s. Generator and Go brokers built with %s.\n\n", p.machine.cpu, p.machine.cores, p.machine.memory, p.machine.kernel, runtime.Version())
-	for _, v := range p.versions {
+	m := p.Machine
+	fmt.Fprintf(w, "%s, on: %s, %d cores, %s memory, Linux %s. Go programs built with %s.", p.Date, m.CPU, m.Cores, m.Memory, m.Kernel, m.Go)
+	if p.Disk != "" {
+		fmt.Fprintf(w, " Data on %s.", p.Disk)
+	}
+	fmt.Fprint(w, "\n\n")
+	for _, v := range p.Versions {
 		fmt.Fprintf(w, "- %s\n", v)
 	}
-	fmt.Fprintln(w)
-}
-
-// summary is the table that the goals are held against.
-func (p *report) summary(w io.Writer) {
-	fmt.Fprint(w, "## Against the goals\n\n\"Ratio\" is Fairlead's figure divided by Mosquitto's from the same rounds. \"Must\" and \"aim\" bound the ratio, or, with a unit, the figure itself.\n\n")
-	fmt.Fprint(w, "| scenario | figure | Mosquitto | mochi | Fairlead | ratio | must | aim | Fairlead lost |\n|---|---|---|---|---|---|---|---|---|\n")
-	for _, s := range scenarios {
-		ours, ok := median(p.of(s.name, "fairlead", s.metric.key))
-		if !ok && len(p.of(s.name, "mosquitto", s.metric.key)) == 0 {
-			continue // not measured this time
-		}
-		theirs, _ := median(p.of(s.name, "mosquitto", s.metric.key))
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.name, s.metric.name,
-			p.cell(s, "mosquitto"), p.cell(s, "mochi"), p.cell(s, "fairlead"), ratio(ours, theirs),
-			s.bound(s.must), s.bound(s.aim), p.lost(s.name, "fairlead"))
+	for _, m := range p.Missing {
+		fmt.Fprintf(w, "- not measured, %s\n", m)
 	}
 	fmt.Fprintln(w)
 }
 
-func (p *report) cell(s scenario, label string) string {
-	m, ok := median(p.of(s.name, label, s.metric.key))
+// cell is a broker's median figure, or a dash.
+func (p *report) cell(run, label string, m metric) string {
+	v, ok := p.median(run, label, m.key)
 	if !ok {
 		return "–"
 	}
-	return figure(m) + " " + s.metric.unit
+	return strings.TrimSpace(figure(v) + " " + m.unit)
 }
 
-func (p *report) lost(run, label string) string {
-	m, ok := median(p.of(run, label, "lost"))
+// lost is what a broker lost in a scenario: the most of all rounds, since the median
+// would hide it.
+func (p *report) lost(run, label string) string { return p.most(run, label, "lost") }
+
+func (p *report) most(run, label, key string) string {
+	found := p.of(run, label, key)
+	if len(found) == 0 {
+		return "–"
+	}
+	return figure(found[len(found)-1])
+}
+
+// spread is the median with the least and the most of the rounds.
+func spread(sorted []float64) string {
+	m, ok := median(sorted)
 	if !ok {
 		return "–"
 	}
-	return figure(m)
-}
-
-func (s scenario) bound(v float64) string {
-	if s.absolute {
-		return "≤ " + figure(v) + " " + s.metric.unit
-	}
-	return fmt.Sprintf("≤ %.2f×", v)
+	return fmt.Sprintf("%s (%s–%s)", figure(m), figure(sorted[0]), figure(sorted[len(sorted)-1]))
 }
 
 func ratio(ours, theirs float64) string {
@@ -213,44 +214,10 @@ func thousands(n int64) string {
 	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
 }
 
-// details has every broker's rate, CPU with its spread, and what was lost.
-func (p *report) details(w io.Writer) {
-	fmt.Fprint(w, "## All figures\n\nRate: distinct deliveries (or connects) a second. CPU: the broker's user and system time per delivery, with the least and the most of the rounds. "+
-		"Lost: acknowledged (QoS 1, 2) or sent (QoS 0) and not delivered; a broker that loses can look fast.\n\n")
-	fmt.Fprint(w, "| scenario | broker | rounds | rate/s | CPU µs/msg (min–max) | lost | duplicates | notes |\n|---|---|---|---|---|---|---|---|\n")
-	for _, s := range scenarios {
-		for _, label := range p.labels(s.name) {
-			rate, _ := median(p.of(s.name, label, "rate"))
-			dup, _ := median(p.of(s.name, label, "dup"))
-			fmt.Fprintf(w, "| `%s` | %s | %d | %s | %s | %s | %s | %s |\n", s.name, label, len(p.of(s.name, label, "rate")),
-				figure(rate), spread(p.of(s.name, label, cpuPerMessage.key)), p.lost(s.name, label), figure(dup), p.notes(s.name, label))
-		}
-	}
-	fmt.Fprintln(w)
-}
-
-// labels are the brokers measured in a scenario, in the order of the results.
-func (p *report) labels(run string) []string {
-	var found []string
-	for _, r := range p.results {
-		if label := r.text("label"); r.text("run") == run && !slices.Contains(found, label) {
-			found = append(found, label)
-		}
-	}
-	return found
-}
-
-func spread(sorted []float64) string {
-	m, ok := median(sorted)
-	if !ok {
-		return "–"
-	}
-	return fmt.Sprintf("%s (%s–%s)", figure(m), figure(sorted[0]), figure(sorted[len(sorted)-1]))
-}
-
 // noteMax keeps a broker's error text from filling the table.
 const noteMax = 120
 
+// notes are the different words on what went wrong.
 func (p *report) notes(run, label string) string {
 	var found []string
 	for _, r := range p.results {
@@ -262,10 +229,12 @@ func (p *report) notes(run, label string) string {
 	return strings.Join(found, "; ")
 }
 
-// arguments lists exactly what was run.
-func (p *report) arguments(w io.Writer) {
-	fmt.Fprint(w, "## Scenarios\n\nThe load generator's arguments, beside `-addr` and `-pid`; all else has its default (64 byte payloads, MQTT 3.1.1).\n\n| scenario | arguments |\n|---|---|\n")
-	for _, s := range scenarios {
-		fmt.Fprintf(w, "| `%s` | `loadgen %s` |\n", s.name, s.args)
+// benchmarks are the lines of a benchmark run that hold figures.
+func benchmarks(text string) (found []string) {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "Benchmark") && strings.Contains(line, "ns/op") {
+			found = append(found, strings.TrimRight(strings.ReplaceAll(line, "\t", " "), " \n"))
+		}
 	}
+	return found
 }
