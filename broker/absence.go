@@ -144,11 +144,12 @@ func (s *subscriber) wake() {
 // left reports whether the latest connection has let go of the Session: until
 // then the absence is that connection's. The caller holds attach.
 func (s *subscriber) left() bool {
-	if s.last == nil {
-		return true // it has been there since before the broker was started
+	last := s.last.Load()
+	if last == nil {
+		return true
 	}
 	select {
-	case <-s.last.done:
+	case <-last.done:
 		return true
 	default:
 		return false

@@ -294,6 +294,9 @@ func (c *conn) finish(err error) {
 	}
 	c.reader.Release()
 	close(c.done)
+	if c.session != nil {
+		c.session.last.CompareAndSwap(c, nil)
+	}
 }
 
 // farewell tells the Client why the Server ends the connection, where its

@@ -427,9 +427,9 @@ func (b *Broker) find(id mqtt.ClientID) (*subscriber, error) {
 // takeOver ends the connection that has the Session now and reports whether the
 // Session is still there and has a past. The caller holds s.attach.
 func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
-	if s.last != nil {
-		s.last.kick(mqtt.SessionTakenOver, "another connection uses the client identifier") // [MQTT-3.1.4-3]
-		<-s.last.done
+	if last := s.last.Load(); last != nil {
+		last.kick(mqtt.SessionTakenOver, "another connection uses the client identifier") // [MQTT-3.1.4-3]
+		<-last.done
 	}
 	if s.isGone() {
 		return false, false, nil
@@ -450,12 +450,13 @@ func (s *subscriber) takeOver(l *session.Link) (present, ok bool, err error) {
 }
 
 // past reports whether the Session has had a connection before.
-func (s *subscriber) past() bool { return s.last != nil || s.recorded }
+func (s *subscriber) past() bool { return s.begun || s.recorded }
 
 // begin makes c the connection of the Session. The CONNACK is the first packet
 // that the Client gets [MQTT-3.2.0-1].
 func (s *subscriber) begin(c *conn, l *session.Link, ack *packet.Connack) error {
-	s.last, s.ending = c, session.Ending{}
+	s.last.Store(c)
+	s.begun, s.ending = true, session.Ending{}
 	s.transient.Store(l.Expiry == 0)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,11 +21,14 @@ type subscriber struct {
 	// while there is none. Between the two the goroutine of its connection owns
 	// the Session, but for what stands under mu.
 	attach  sync.Mutex
-	last    *conn // the latest connection; guarded by attach
-	absence       // what waits for the Client's return
+	begun   bool // has had a connection since the start; guarded by attach
+	absence      // what waits for the Client's return
 
 	ending session.Ending // how the Client said goodbye; owned by the connection
 
+	// last is the latest connection, nil once it is over: an absent Session would else
+	// keep all of it. It is set under attach.
+	last      atomic.Pointer[conn]
 	online    atomic.Bool // has a connection
 	full      atomic.Bool // takes no more QoS 1 and 2 messages
 	busy      atomic.Bool // could not send a QoS 1 or 2 message at once
