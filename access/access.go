@@ -67,6 +67,7 @@ type Registry interface {
 type Options struct {
 	Registry Registry     // nil: no device is registered
 	Files    []string     // documents of the configuration; their paths are their names
+	Own      []Document   // documents that the program adds, such as those of a profile
 	Logger   *slog.Logger // nil: nothing is logged
 	Now      func() time.Time
 	// Changed is called after other policies have come into force, by whichever node. It
@@ -104,7 +105,7 @@ func Open(ctx context.Context, kv store.KV, o Options) (*Policies, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &Policies{kv: kv, o: o, stored: make(map[string]stored)}
+	p := &Policies{kv: kv, o: o, files: slices.Clone(o.Own), stored: make(map[string]stored)}
 	if err := p.readFiles(); err != nil {
 		return nil, err
 	}
@@ -371,6 +372,9 @@ func (p *Policies) follow(ctx context.Context) {
 	var from store.Rev
 	for ctx.Err() == nil {
 		for c, err := range p.kv.Watch(ctx, keyPrefix, from) {
+			if ctx.Err() != nil {
+				return
+			}
 			if err != nil {
 				p.o.Logger.Warn("following the policies was interrupted", "err", err)
 				break

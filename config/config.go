@@ -79,6 +79,14 @@ type Listener struct {
 	ProxyIdentity bool `yaml:"proxy_identity"`
 }
 
+// Called is the listener's name in logs and audit.
+func (l *Listener) Called() string {
+	if l.Name != "" {
+		return l.Name
+	}
+	return l.URL
+}
+
 // TLS is about the certificates of a listener.
 type TLS struct {
 	// Cert and Key are PEM files: the certificate with its chain, and its key. Changed

@@ -19,6 +19,7 @@ import (
 	"fairlead/mqtt/session"
 	"fairlead/store"
 	"fairlead/store/backup"
+	"fairlead/store/mem"
 	"fairlead/store/pebble"
 )
 
@@ -37,51 +38,52 @@ const shutdownTime = 5 * time.Second
 
 // Run runs the node until ctx ends, and then shuts it down: clients are told,
 // and what was accepted is finished. The error says what kept it from running.
-func Run(ctx context.Context, n Node) error {
+func Run(ctx context.Context, n Node) (err error) {
 	c := n.Config
-	if !c.Open {
-		return errors.New("there is no way yet to say who clients are, so nobody could connect: " +
-			"start with --open to let anonymous clients on this machine do everything")
-	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	listeners, err := openListeners(ctx, n)
-	if err != nil {
-		return err
-	}
 	engine, err := openStore(ctx, n)
 	if err != nil {
-		closeAll(listeners)
 		return err
 	}
 	if engine != nil {
 		defer engine.Close()
 	}
+	id, err := openIdentity(ctx, n, registryKV(engine))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, id.close()) }()
+	d, err := openDoors(ctx, n, id)
+	if err != nil {
+		return err
+	}
 	limits := brokerLimits(&c.Limits)
 	b, err := broker.Open(ctx, broker.Options{
 		Limits: &limits, Logger: n.Logger, SysEvery: c.Sys.Interval, Version: n.Version, Store: engine,
+		Auth: id.auther(), Admission: id.admission(),
 	})
 	if err != nil {
-		closeAll(listeners)
-		return err
+		return errors.Join(err, d.close())
 	}
 	local := openAdmin(n, b, engine)
 
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	id.run(background, n, b)
+	d.run(background, n)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var wg sync.WaitGroup
-	var urls []string
-	for _, l := range listeners {
-		urls = append(urls, l.URL())
+	for _, l := range d.listeners {
 		n.Logger.Info("listening", "url", l.URL())
 		wg.Go(func() { // ends with stop, and with its connections
 			l.Serve(serving, func(_ context.Context, conn listen.Conn) { b.Serve(conn) })
 		})
 	}
-	n.Logger.Warn("anonymous clients on this machine may do everything (--open)")
+	d.shout(n)
 	if n.Ready != nil {
-		n.Ready(urls)
+		n.Ready(d.urls())
 	}
 	<-ctx.Done()
 	n.Logger.Info("shutting down")
@@ -91,6 +93,9 @@ func Run(ctx context.Context, n Node) error {
 			n.Logger.Warn("the administration's socket was not closed well", "err", err)
 		}
 	}
+	end()
+	id.wait()
+	d.work.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	err = b.Shutdown(last)
@@ -98,39 +103,13 @@ func Run(ctx context.Context, n Node) error {
 	return err
 }
 
-// openListeners opens all listeners, or none.
-func openListeners(ctx context.Context, n Node) (open []*listen.Listener, err error) {
-	defer func() {
-		if err != nil {
-			closeAll(open)
-		}
-	}()
-	for _, lc := range n.Config.Listeners {
-		u, err := listen.ParseURL(lc.URL)
-		if err != nil {
-			return open, err
-		}
-		tc, err := lc.TLS.Load()
-		if err != nil {
-			return open, fmt.Errorf("listener %s: %w", lc.URL, err)
-		}
-		l, err := listen.Listen(ctx, listen.Options{
-			Name: lc.Name, URL: u, TLS: tc, ProxyProtocol: lc.ProxyProtocol, Origins: lc.Origins,
-			HandshakeTime: n.Config.Limits.ConnectTimeout, MaxConnections: lc.MaxConnections,
-			Rate: n.Config.Limits.ConnectRate, Logger: n.Logger,
-		})
-		if err != nil {
-			return open, err
-		}
-		open = append(open, l)
+// registryKV is where the registry and the policies are kept: in memory if nothing
+// survives.
+func registryKV(e store.Engine) store.KV {
+	if e == nil {
+		return mem.New().KV()
 	}
-	return open, nil
-}
-
-func closeAll(ls []*listen.Listener) {
-	for _, l := range ls {
-		l.Close()
-	}
+	return e.KV()
 }
 
 // openAdmin opens the socket for "fairlead status" and "fairlead backup"; nil if it

@@ -17,13 +17,19 @@ import (
 var Command = &cli.Command{
 	Name: "serve", Group: "Broker", Summary: "run the broker",
 	About: `Settings come from a YAML file (--config), from FAIRLEAD_* variables and from
-flags; a later one wins. Without --listen, the broker listens on
-mqtt://127.0.0.1:1883 and ws://127.0.0.1:8083/mqtt.
+flags; a later one wins. Without --listen, the broker listens on mqtts://:8883 and
+wss://:8084/mqtt with a certificate of its own CA, and without TLS on
+mqtt://127.0.0.1:1883 and ws://127.0.0.1:8083/mqtt for this machine.
+
+Devices connect with the certificate or password that "fairlead device add" gives
+them, people and programs as users (fairlead user add). Nobody is anonymous, unless
+--open lets everybody in.
 
 It runs until it is interrupted: clients are told then (0x8B to MQTT 5 clients).
 A second interrupt ends it at once. Exit code: 0 after a clean shutdown, 1 if it
 could not start, 2 if a setting is wrong.`,
 	Examples: []cli.Example{
+		{What: "with TLS, for devices and users that have been added", Line: "fairlead serve"},
 		{What: "for clients on this machine, which may do everything", Line: "fairlead serve --open"},
 		{What: "on other ports", Line: "fairlead serve --open --listen mqtt://127.0.0.1:2883 --listen ws://127.0.0.1:2884/mqtt"},
 		{What: "with a configuration file and one other setting", Line: "fairlead serve --config fairlead.yaml --set limits.queue_messages=500000"},
