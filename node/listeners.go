@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -161,6 +162,31 @@ func (d *doors) expiries() (all []ca.Expiry) {
 func (d *doors) urls() (list []string) {
 	for _, l := range d.listeners {
 		list = append(list, l.URL())
+	}
+	return list
+}
+
+// best lists the URLs that devices are told: those with TLS, MQTT before WebSocket. A
+// listener on all addresses is called by the first name of the certificate.
+func (d *doors) best(n Node) (list []string) {
+	name := "localhost"
+	if host, err := os.Hostname(); err == nil && host != "" {
+		name = host
+	}
+	if len(n.Config.Names) > 0 {
+		name = n.Config.Names[0]
+	}
+	for _, scheme := range []listen.Scheme{listen.MQTTS, listen.WSS} {
+		for _, l := range d.listeners {
+			u, err := listen.ParseURL(l.URL())
+			if err != nil || u.Scheme != scheme {
+				continue
+			}
+			if _, port, err := net.SplitHostPort(u.Host); err == nil && !u.Named() {
+				u.Host = net.JoinHostPort(name, port)
+			}
+			list = append(list, u.String())
+		}
 	}
 	return list
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/url"
 	"os"
 	"sync"
 	"time"
 
 	"fairlead/admin"
 	"fairlead/broker"
+	"fairlead/ca"
 	"fairlead/config"
 	"fairlead/listen"
 	"fairlead/mqtt/session"
@@ -67,7 +69,12 @@ func Run(ctx context.Context, n Node) (err error) {
 	if err != nil {
 		return errors.Join(err, d.close())
 	}
-	local := openAdmin(n, b, engine)
+	local, err := openAdmin(n, id, d, b, engine)
+	if err != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		return errors.Join(err, d.close(), b.Shutdown(last))
+	}
 
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	id.run(background, n, b)
@@ -112,17 +119,29 @@ func registryKV(e store.Engine) store.KV {
 	return e.KV()
 }
 
-// openAdmin opens the socket for "fairlead status" and "fairlead backup"; nil if it
-// can't be: clients are served all the same.
-func openAdmin(n Node, b *broker.Broker, engine store.Engine) *admin.Server {
-	a, err := admin.Open(admin.Options{
+// openAdmin opens the socket for the operator at the machine, and the HTTPS side if it
+// is configured. Without the socket clients are served all the same; a HTTPS side that
+// was asked for must be there.
+func openAdmin(n Node, id *identity, d *doors, b *broker.Broker, engine store.Engine) (*admin.Server, error) {
+	o := admin.Options{
 		Dir: n.Config.Data, Broker: b, Store: engine, Durability: n.Config.Durability, Logger: n.Logger,
-	})
-	if err != nil {
-		n.Logger.Error("no local administration: \"fairlead status\" and \"fairlead backup\" can't reach this broker", "err", err)
-		return nil
+		Registry: id.registry, CA: id.ca, Audit: id.audit, Policies: id.policies, URLs: func() []string { return d.best(n) },
+		Doctor: func(context.Context) []admin.Finding { return examine(n, id, d, b) },
 	}
-	return a
+	if n.Config.Admin.Listen != "" {
+		u, err := url.Parse(n.Config.Admin.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("admin.listen: %w", err)
+		}
+		o.Listen = u.Host
+		o.TLS = id.ca.TLS(ca.TLSOptions{ClientCerts: ca.ClientCertOptional, NextProtos: []string{"http/1.1"}})
+	}
+	a, err := admin.Open(o)
+	if err != nil && o.Listen == "" {
+		n.Logger.Error("no local administration: \"fairlead status\", \"fairlead device\" and their like can't reach this broker", "err", err)
+		return nil, nil
+	}
+	return a, err
 }
 
 // openStore opens what must survive in the data directory; nil if nothing must.
