@@ -28,6 +28,9 @@ type Options struct {
 	MaxConnections int           // at the same time; beyond it a connection is closed at once; 0: no limit
 	Rate           int           // new connections a second; beyond it they wait to be accepted; 0: no limit
 	Logger         *slog.Logger  // nil: nothing is logged
+	// Refused is told of handshakes that fail, with the listener's name and the address
+	// that the connection came from. It must not wait. nil: nobody is.
+	Refused func(listener string, from net.Addr, err error)
 }
 
 // HandshakeTime is how long a connection may take until its first MQTT byte can
@@ -257,6 +260,9 @@ func (l *Listener) failed(nc net.Conn, err error) {
 		return
 	}
 	l.Failed.Add(1)
+	if l.o.Refused != nil {
+		l.o.Refused(l.o.Name, nc.RemoteAddr(), err)
+	}
 	l.logger.Debug("handshake failed", "listener", l.o.Name, "remote", nc.RemoteAddr(), "err", err)
 }
 

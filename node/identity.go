@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -33,12 +34,11 @@ type identity struct {
 	ca       *ca.Authority
 	registry *device.Registry
 	policies *access.Policies
+	refusals *refusals
 	chain    *auth.Chain // nil: everybody may do everything
 	keys     *auth.Keys  // of a token issuer; nil: there is none
 	work     sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	broker  *broker.Broker
 	changes chan func(*auth.Identity) bool
 }
 
@@ -62,6 +62,7 @@ func openIdentity(ctx context.Context, n Node, kv store.KV) (id *identity, err e
 	if id.audit, err = audit.Open(filepath.Join(c.Data, auditDir), audit.Options{TotalBytes: int64(c.Audit.Bytes), Age: c.Audit.Age, Logger: n.Logger}); err != nil {
 		return id, fmt.Errorf("audit log: %w", err)
 	}
+	id.refusals = &refusals{log: n.Logger, audit: id.audit, now: time.Now}
 	if id.registry, err = device.Open(ctx, kv, device.Options{Logger: n.Logger}); err != nil {
 		return id, err
 	}
@@ -84,9 +85,18 @@ func openIdentity(ctx context.Context, n Node, kv store.KV) (id *identity, err e
 	if err != nil {
 		return id, err
 	}
-	r := &refusals{log: n.Logger, audit: id.audit, now: time.Now}
-	id.chain, err = auth.New(auth.Options{Directory: id.registry, Methods: methods, Refused: r.refused})
+	id.chain, err = auth.New(auth.Options{Directory: id.registry, Methods: methods, Refused: id.refusals.refused})
 	return id, err
+}
+
+// handshakeFailed hears of TLS handshakes that have failed; those that did because of
+// the client's certificate are refusals like others.
+func (id *identity) handshakeFailed(listener string, from net.Addr, err error) {
+	bad := ca.RefusalOf(err)
+	if bad == nil {
+		return
+	}
+	id.refusals.refused(auth.Refusal{Method: "certificate", Identity: bad.Subject, Listener: listener, Source: from.String(), Why: bad.Error()})
 }
 
 func report(n Node, e ca.Event) {

@@ -59,7 +59,7 @@ func (d *doors) open(ctx context.Context, n Node, id *identity, lc *config.Liste
 	return listen.Listen(ctx, listen.Options{
 		Name: lc.Name, URL: u, TLS: tc, ProxyProtocol: lc.ProxyProtocol, Origins: lc.Origins,
 		HandshakeTime: n.Config.Limits.ConnectTimeout, MaxConnections: lc.MaxConnections,
-		Rate: n.Config.Limits.ConnectRate, Logger: n.Logger,
+		Rate: n.Config.Limits.ConnectRate, Logger: n.Logger, Refused: id.handshakeFailed,
 	})
 }
 
