@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,8 +29,24 @@ import (
 
 // stub is a Broker of which a test says everything.
 type stub struct {
-	status broker.Status
-	held   func() // called within Hold
+	status   broker.Status
+	held     func() // called within Hold
+	members  []broker.Member
+	retained []string
+
+	mu   sync.Mutex // guards what follows
+	sent []string   // Disconnect: "CLIENT CODE WHY"
+}
+
+func (s *stub) Members() []broker.Member        { return s.members }
+func (s *stub) RetainedNames(most int) []string { return s.retained[:min(most, len(s.retained))] }
+func (s *stub) Serve(nc listen.Conn)            { nc.Close() }
+
+func (s *stub) Disconnect(id mqtt.ClientID, code mqtt.ReasonCode, why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = append(s.sent, fmt.Sprintf("%s %#x %s", id, byte(code), why))
+	return slices.ContainsFunc(s.members, func(m broker.Member) bool { return m.Client == id && m.Connected })
 }
 
 func (s *stub) Status(most int) broker.Status {
@@ -43,7 +62,7 @@ func (s *stub) Hold(_ context.Context, f func(store.Pos) error) error {
 	return f(0)
 }
 
-func open(t *testing.T, o Options) (*Server, *Client) {
+func open(t testing.TB, o Options) (*Server, *Client) {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = t.TempDir()

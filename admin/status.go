@@ -1,7 +1,10 @@
 package admin
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"fairlead/broker"
@@ -161,10 +164,47 @@ func named(counts map[mqtt.ReasonCode]uint64) map[string]uint64 {
 	return out
 }
 
-// some is t, or nil if there is none.
-func some(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
+func (s *Server) statusRoutes(a *api) {
+	add(a, "GET /v1/status", "Shows how the broker fares.", s.showStatus)
+	add(a, "GET /v1/doctor", "Says what is insecure or about to end, worst first.", s.showDoctor)
+	a.addRaw("GET /v1/openapi.json", "This document.", s.showDocument, "200", "application/json", "The OpenAPI document.")
+	a.addRaw("POST /v1/backup", "Makes a backup. If it fails when its stream has begun it ends early, and the trailer "+errorTrailer+" says why.",
+		s.writeBackup, "200", "application/octet-stream", "The backup.")
+	a.addRaw("GET /v1/mqtt", "Makes the connection one of MQTT, with the identity of the operator. Needs the headers Connection: Upgrade and Upgrade: mqtt.",
+		s.upgrade, "101", "", "From here on both sides speak MQTT.")
+}
+
+// topMax is how many of the biggest queues a status lists at most.
+const topMax = 10_000
+
+func (s *Server) showStatus(_ context.Context, in *struct {
+	Top int `query:"top" default:"10" doc:"How many of the biggest queues to list, from 0 to 10000."`
+}) (*answer[*Status], error) {
+	if in.Top < 0 || in.Top > topMax {
+		return nil, problem(http.StatusBadRequest, fmt.Errorf("top=%d: expected a whole number from 0 to %d", in.Top, topMax))
 	}
-	return &t
+	st := newStatus(s.o.Broker.Status(in.Top))
+	st.Data, st.Durability = s.o.Dir, s.o.Durability
+	return yes(st)
+}
+
+// severities are in the order of their weight.
+var severities = []string{Danger, Warning, Advice}
+
+func (s *Server) showDoctor(ctx context.Context, _ *struct{}) (*answer[Findings], error) {
+	if s.o.Doctor == nil {
+		return nil, absent("doctor")
+	}
+	f := Findings{Findings: list(s.o.Doctor(ctx))}
+	slices.SortStableFunc(f.Findings, func(a, b Finding) int {
+		return slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity)
+	})
+	return yes(f)
+}
+
+func (s *Server) showDocument(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(s.document); err != nil {
+		s.o.Logger.Debug("a description was not sent", "err", err)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net"
 	"net/url"
@@ -23,9 +22,11 @@ import (
 // their names there. Add them with [Connection.Flags]; then [Connection.Options]
 // has what they say.
 type Connection struct {
-	host, unix, rawURL, wsPath string
-	port                       int
-	ws                         bool
+	host, unix, rawURL, wsPath, bind string
+	port                             int
+	ws                               bool
+	local                            bool // may be reached through admin.sock
+	data                             Data
 
 	version         mqtt.Version
 	versionGiven    bool
@@ -54,6 +55,9 @@ type willFlags struct {
 // and will: "publish", "subscribe"...
 func (c *Connection) Flags(f *Flags, packets ...string) {
 	c.BrokerFlags(f)
+	c.local = true
+	f.Group("Broker on this machine (unless a flag above names one, or says who we are)")
+	f.String(&c.data.given, "data", "DIR", "its data directory; default as for \"fairlead serve\". Who may open\nadmin.sock there is let in as an operator; without a broker there: 127.0.0.1")
 	f.Group("Session")
 	f.String(&c.id, "i,id", "ID", "Client Identifier; default: the broker's choice (3.x: random)")
 	f.String(&c.idPrefix, "I,id-prefix", "PREFIX", "Client Identifier is PREFIX and the process id")
@@ -80,6 +84,7 @@ func (c *Connection) BrokerFlags(f *Flags) {
 	f.Int(&c.port, "p,port", "PORT", 1, 65535, "default 1883; with TLS 8883; with --ws 8083; with both 8084")
 	f.String(&c.rawURL, "L,url", "URL", "instead of -h, -p, -u, -P, -t: mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC],\nws[s]://HOST[:PORT]/PATH or unix:///PATH")
 	f.String(&c.unix, "unix", "PATH", "connect to a Unix domain socket")
+	f.String(&c.bind, "A,bind", "HOST", "connect from this address of ours; not over WebSocket")
 	f.Bool(&c.ws, "ws", "speak over WebSocket")
 	f.String(&c.wsPath, "ws-path", "PATH", "path of the WebSocket; default /mqtt")
 	f.Func("V,protocol-version", "VERSION", "31, 311 or 5; default 5", c.setVersion)
@@ -149,15 +154,12 @@ func (c *Connection) Options(env *Env) (client.Options, error) {
 	if c.password != nil {
 		o.Password = []byte(*c.password)
 	}
-	if c.debug {
-		o.Log = debugLog(env.Stderr)
-	}
 	for _, step := range []func(*client.Options) error{c.address, c.identity, c.session, c.properties, c.setWill} {
 		if err := step(&o); err != nil {
 			return o, err
 		}
 	}
-	return o, nil
+	return o, c.transport(env, &o)
 }
 
 func keepAlive(seconds int) time.Duration {
@@ -165,19 +167,6 @@ func keepAlive(seconds int) time.Duration {
 		return -1 // the client's word for off
 	}
 	return time.Duration(seconds) * time.Second
-}
-
-// debugLog prints packets in one short line each.
-func debugLog(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.LevelKey {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
 }
 
 // address finds the URL and, if it needs one, the TLS configuration.
@@ -336,6 +325,7 @@ func (c *Connection) setWill(o *client.Options) error {
 type tlsFlags struct {
 	on, osCerts, insecure                 bool
 	caFile, caPath, cert, key, alpn, vers string
+	ciphers                               string
 }
 
 func (t *tlsFlags) flags(f *Flags) {
@@ -349,6 +339,7 @@ func (t *tlsFlags) flags(f *Flags) {
 	f.Bool(&t.insecure, "insecure", "do not check the broker's name; without a CA check nothing. For tests")
 	f.String(&t.alpn, "tls-alpn", "NAME", "application protocol to ask for")
 	f.String(&t.vers, "tls-version", "VERSION", "lowest version: tlsv1.2 (default) or tlsv1.3")
+	f.String(&t.ciphers, "ciphers", "LIST", "cipher suites for TLS 1.2, by OpenSSL's names, with colons between them;\nthose of TLS 1.3 are always the good ones")
 }
 
 func (t *tlsFlags) wanted() bool { return *t != tlsFlags{} }
@@ -361,6 +352,11 @@ func (t *tlsFlags) config() (*tls.Config, error) {
 		config.MinVersion = tls.VersionTLS13
 	default:
 		return nil, Usagef("--tls-version %q: expected tlsv1.2 or tlsv1.3", t.vers)
+	}
+	if t.ciphers != "" {
+		if err := t.choose(config); err != nil {
+			return nil, err
+		}
 	}
 	if t.alpn != "" {
 		config.NextProtos = []string{t.alpn}

@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"fairlead/config"
@@ -28,7 +25,7 @@ func (d *Data) Dir(env *Env) (string, error) {
 	}
 	var vars []string
 	for _, v := range env.Environ() {
-		if !strings.HasPrefix(v, passphraseVariable+"=") { // it is no setting of the broker
+		if name, _, _ := strings.Cut(v, "="); name != passphraseVariable && name != tokenVariable { // no settings of the broker
 			vars = append(vars, v)
 		}
 	}
@@ -42,9 +39,6 @@ func (d *Data) Dir(env *Env) (string, error) {
 // Passphrase is a flag that names the file with a passphrase.
 type Passphrase struct{ file string }
 
-// passphraseMax bounds the file: a wrong name is no reason to read a disk.
-const passphraseMax = 64 << 10
-
 // Flags adds --passphrase-file.
 func (p *Passphrase) Flags(f *Flags, what string) {
 	f.String(&p.file, "passphrase-file", "FILE", what+" with the passphrase in FILE's first line;\nor in FAIRLEAD_PASSPHRASE")
@@ -55,18 +49,5 @@ func (p *Passphrase) Get(env *Env) (string, error) {
 	if p.file == "" {
 		return env.Getenv(passphraseVariable), nil
 	}
-	f, err := os.Open(p.file)
-	if err != nil {
-		return "", fmt.Errorf("--passphrase-file: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, passphraseMax))
-	if err != nil {
-		return "", fmt.Errorf("--passphrase-file: %w", err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return "", fmt.Errorf("--passphrase-file: %w", errors.New("its first line is empty"))
-	}
-	return line, nil
+	return firstLine("--passphrase-file", p.file)
 }
