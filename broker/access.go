@@ -2,6 +2,7 @@ package broker
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"fairlead/auth"
@@ -201,15 +202,27 @@ func (b *Broker) Reevaluate(touched func(id *auth.Identity) bool) {
 		all = append(all, s)
 	}
 	b.mu.Unlock()
+	// Together, because each may have to wait for the disk, and one fsync serves many.
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, reevaluateAtOnce)
 	for _, s := range all {
 		s.mu.Lock()
 		a, gone := s.access, s.gone
 		s.mu.Unlock()
-		if a != nil && a.identity != nil && !gone && touched(a.identity) {
-			b.reevaluate(s, a)
+		if a == nil || a.identity == nil || gone || !touched(a.identity) {
+			continue
 		}
+		turns <- struct{}{}
+		wg.Go(func() {
+			b.reevaluate(s, a)
+			<-turns
+		})
 	}
+	wg.Wait()
 }
+
+// reevaluateAtOnce is how many Sessions are looked at at the same time.
+const reevaluateAtOnce = 256
 
 func (b *Broker) reevaluate(s *subscriber, old *access) {
 	id, v, why := b.auth.Recheck(old.identity, s.state.ID)
