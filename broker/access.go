@@ -234,6 +234,8 @@ func (b *Broker) reevaluate(s *subscriber, old *access) {
 			why = v.Reason
 		}
 	}
+	s.attach.Lock() // no other connection takes the Session meanwhile
+	defer s.attach.Unlock()
 	s.mu.Lock()
 	if s.access != old { // another connection has come, and was looked at
 		s.mu.Unlock()
@@ -249,7 +251,10 @@ func (b *Broker) reevaluate(s *subscriber, old *access) {
 		}
 		return
 	}
-	if c != nil && c.access.CompareAndSwap(old, now) {
+	if c != nil {
+		if !c.access.CompareAndSwap(old, now) {
+			return // it has just shown anew who it is
+		}
 		c.expireAt(id.Expires)
 	}
 	if now.rights != nil && old.rights != nil && now.rights.Same(old.rights) {

@@ -214,6 +214,25 @@ func TestRestrictedOnReturn(t *testing.T) {
 	})
 }
 
+// TestSubscribeWhileRightsShrink changes the policies while a SUBSCRIBE that was allowed
+// waits for the disk.
+func TestSubscribeWhileRightsShrink(t *testing.T) {
+	d := &doors{text: ownTopics}
+	playStored(t, Options{Auth: d, Admission: d}, func(w *world) {
+		d.change(w, ownTopics)
+		sub := w.connect(mqtt.V5, "sub", expiry(1000))
+		release := w.faults.HoldAppends()
+		sub.send(&packet.Subscribe{ID: 1, Subscriptions: []packet.Subscription{{Filter: "b/#", QoS: 1}}})
+		synctest.Wait()
+		d.change(w, ownTopics+"  not b: {who: every user, deny: [subscribe: b/#]}\n")
+		release()
+		sub.want("SUBACK 1 01")
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publish("b/1", "", mqtt.QoS1)
+		pub.want("PUBACK 1 0x10 No matching subscribers")
+	})
+}
+
 // TestRestrictInTrouble can't put it on record that a subscription has ended: the
 // client is sent away, and gets nothing by it.
 func TestRestrictInTrouble(t *testing.T) {

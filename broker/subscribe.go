@@ -22,6 +22,7 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 		id = p.Properties.SubscriptionID
 	}
 	ack := &packet.Suback{ID: p.ID, Reasons: make([]mqtt.ReasonCode, 0, len(p.Subscriptions))} // [MQTT-3.8.4-6]
+	who := c.access.Load()
 	var subs []*session.Subscription
 	var ops []*journal.Op
 	for _, asked := range p.Subscriptions {
@@ -30,7 +31,7 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 			return err
 		}
 		if sub != nil {
-			reason = c.admitSubscription(sub, len(subs))
+			reason = c.admitSubscription(who, sub, len(subs))
 		}
 		ack.Reasons = append(ack.Reasons, reason)
 		if !reason.Failed() {
@@ -52,6 +53,11 @@ func (c *conn) subscribe(p *packet.Subscribe) error {
 	for _, r := range ack.Reasons {
 		if r.Failed() {
 			c.broker.refusedFor[r].Add(1)
+		}
+	}
+	if now := c.access.Load(); now != who && len(subs) > 0 { // it was looked at without these
+		if err := c.session.restrict(now); err != nil {
+			return &session.Error{Reason: unkept(err).Code, What: unkept(err).Reason}
 		}
 	}
 	if err := c.reply(ack); err != nil {
@@ -94,12 +100,11 @@ func refuseAll(rs []mqtt.ReasonCode, r mqtt.ReasonCode) {
 // admitSubscription says whether the subscription is allowed and within the
 // limits: the Reason Code for the SUBACK. Others of the same SUBSCRIBE have been
 // admitted before it.
-func (c *conn) admitSubscription(sub *session.Subscription, others int) mqtt.ReasonCode {
+func (c *conn) admitSubscription(who *access, sub *session.Subscription, others int) mqtt.ReasonCode {
 	b := c.broker
 	if most := b.limits.TopicLevels; most > 0 && strings.Count(sub.Filter.Pattern, "/") >= most {
 		return mqtt.TopicFilterInvalid
 	}
-	who := c.access.Load()
 	if v := who.subscribe(sub); !v.Allowed() {
 		return v.Code
 	}
