@@ -77,7 +77,10 @@ type Options struct {
 	Trace     *trace.Hooks  // nil: nobody listens
 	Logger    *slog.Logger  // nil: nothing is logged
 	SysEvery  time.Duration // how often $SYS is published; 0: never
-	Version   string        // for $SYS/broker/version
+	// SysMore is what others have to say there: topics below $SYS/broker and their
+	// values. nil: nothing.
+	SysMore func() map[string]string
+	Version string // for $SYS/broker/version
 	// Store keeps what must survive; nil: all is in memory. It stays the caller's to
 	// close, after [Broker.Shutdown].
 	Store store.Engine
@@ -96,6 +99,7 @@ type Broker struct {
 	trace     trace.Hooks
 	logger    *slog.Logger
 	version   string
+	sysMore   func() map[string]string // nil: nobody has more to say
 	began     time.Time
 
 	router   router
@@ -147,7 +151,7 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 
 func newBroker(o Options) *Broker {
 	b := &Broker{
-		limits: DefaultLimits(), admission: o.Admission, auth: o.Auth, logger: o.Logger, version: o.Version,
+		limits: DefaultLimits(), admission: o.Admission, auth: o.Auth, logger: o.Logger, version: o.Version, sysMore: o.SysMore,
 		began: time.Now(), sessions: make(map[mqtt.ClientID]*subscriber), ending: make(map[mqtt.ClientID]int), conns: make(map[*conn]struct{}),
 	}
 	if o.Limits != nil {

@@ -93,6 +93,11 @@ func (s *sys) publish(now time.Time) {
 	} {
 		s.say(now, topic, strconv.FormatUint(n, 10))
 	}
+	if b.sysMore != nil {
+		for topic, value := range b.sysMore() {
+			s.say(now, topic, value)
+		}
+	}
 	s.sayLoads(now)
 }
 

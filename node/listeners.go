@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 
 	"fairlead/acme"
@@ -189,6 +191,31 @@ func (d *doors) best(n Node) (list []string) {
 		}
 	}
 	return list
+}
+
+// sysOf is what $SYS says of certificates and refusals: when each ends, in seconds since
+// 1970, and how many clients were not let in.
+func sysOf(id *identity, d *doors) map[string]string {
+	more := make(map[string]string)
+	for _, e := range append(id.ca.Expiries(), d.expiries()...) {
+		if !e.NotAfter.IsZero() {
+			more["certificates/"+topicLevel(e.What)+"/expires_at"] = strconv.FormatInt(e.NotAfter.Unix(), 10)
+		}
+	}
+	if id.chain != nil {
+		more["clients/refused"] = strconv.FormatUint(id.chain.Refused.Load(), 10)
+	}
+	return more
+}
+
+// topicLevel makes one level of a topic of what may be a path.
+func topicLevel(s string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("/+#\x00", r) {
+			return '_'
+		}
+		return r
+	}, s)
 }
 
 // shout names what is not protected, at each start.

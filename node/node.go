@@ -64,7 +64,7 @@ func Run(ctx context.Context, n Node) (err error) {
 	limits := brokerLimits(&c.Limits)
 	b, err := broker.Open(ctx, broker.Options{
 		Limits: &limits, Logger: n.Logger, SysEvery: c.Sys.Interval, Version: n.Version, Store: engine,
-		Auth: id.auther(), Admission: id.admission(),
+		Auth: id.auther(), Admission: id.admission(), SysMore: func() map[string]string { return sysOf(id, d) },
 	})
 	if err != nil {
 		return errors.Join(err, d.close())

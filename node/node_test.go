@@ -193,6 +193,36 @@ func TestOperatorNeedsNothing(t *testing.T) {
 	}
 }
 
+// TestCertificatesInSys reads from $SYS when certificates end.
+func TestCertificatesInSys(t *testing.T) {
+	h := serve(t, func(c *config.Config) {
+		c.Sys.Interval = time.Hour
+		c.Listeners[1].URL = "mqtt://127.0.0.1:0"
+	})
+	got := make(chan string, 100)
+	c, err := client.Dial(t.Context(), client.Options{CleanStart: true,
+		DialContext: func(ctx context.Context) (net.Conn, error) { return admin.DialMQTT(ctx, h.dir) },
+		Handler:     func(m *client.Message) { got <- m.Topic + " " + string(m.Payload) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Disconnect(context.Background())
+	if _, err := c.Subscribe(t.Context(), []client.Subscription{{Filter: "$SYS/broker/certificates/#"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for late := time.After(10 * time.Second); ; {
+		select {
+		case line := <-got:
+			if strings.HasPrefix(line, "$SYS/broker/certificates/server certificate/expires_at 1") || strings.HasPrefix(line, "$SYS/broker/certificates/server certificate/expires_at 2") {
+				return
+			}
+		case <-late:
+			t.Fatal("$SYS does not say when the server certificate ends")
+		}
+	}
+}
+
 // TestHome serves people at home: passwords without TLS on an address that is named.
 func TestHome(t *testing.T) {
 	h := serve(t, func(c *config.Config) { c.Profile = "home" })
