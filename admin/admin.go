@@ -4,9 +4,9 @@
 //
 // There are two doors. The Unix socket admin.sock in the data directory: who may open
 // the file is an admin. And HTTPS, if [Options.Listen] says so: who comes shows a token
-// or a certificate of a user who has a role. A viewer may look, an operator may do
-// everything but what is about users, tokens, policies, the CA and backups, an admin may
-// do all; routes.go is the table.
+// of a user who has a role, or a certificate, see [Options.UserCAs]. A viewer may look,
+// an operator may do everything but what is about users, tokens, policies, the CA and
+// backups, an admin may do all; routes.go is the table.
 //
 // docs/openapi.json describes all routes; it is made of the code. Lists come in parts,
 // see [List]. What is refused or fails is answered with a [Problem].
@@ -86,6 +86,7 @@ type CA interface {
 	Fingerprint() string
 	Expiries() []ca.Expiry
 	Revocations() []ca.Revocation
+	Export() ([]ca.File, error)
 }
 
 // Options are what a Server needs to know. Dir and Broker must be set. Where another
@@ -114,6 +115,10 @@ type Options struct {
 	// more than the handshake: CA.Identify says what it is worth. Among its NextProtos
 	// is "http/1.1".
 	TLS *tls.Config
+	// UserCAs are the CAs whose certificates may name users: names of client CAs of CA,
+	// and "" for its own. Otherwise a certificate is no identity here, since it names a
+	// device, and whoever may issue one could name an admin.
+	UserCAs []string
 
 	Logger *slog.Logger // nil: nothing is logged
 }
@@ -250,6 +255,7 @@ func (s *Server) waited(h http.Handler) http.Handler {
 		}
 		s.mu.Unlock()
 		if closed {
+			refuse(w, http.StatusServiceUnavailable, errors.New("the broker is shutting down"))
 			return
 		}
 		defer s.serving.Done()

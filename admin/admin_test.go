@@ -17,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"fairlead/audit"
+	"fairlead/auth"
 	"fairlead/broker"
 	"fairlead/client"
+	"fairlead/device"
 	"fairlead/listen"
 	"fairlead/mqtt"
 	"fairlead/store"
@@ -265,7 +268,7 @@ func TestBackup(t *testing.T) {
 	}
 	_, c := open(t, Options{Broker: &stub{status: broker.Status{Version: "7"}}, Store: e})
 	var sum backup.Summary
-	err := c.Backup(t.Context(), func(r io.Reader) (err error) {
+	err := c.Backup(t.Context(), backup.SecretsHashed, func(r io.Reader) (err error) {
 		sum, err = backup.Verify(t.Context(), r, nil)
 		return err
 	})
@@ -274,9 +277,37 @@ func TestBackup(t *testing.T) {
 	}
 }
 
+// TestBackupSecrets makes backups with more and fewer secrets, by both doors.
+func TestBackupSecrets(t *testing.T) {
+	f := newFixture(t)
+	remote := f.remote(t, f.user(t, device.User{Name: "ann", Role: auth.RoleAdmin}), nil)
+	for _, c := range []struct {
+		client  *Client
+		secrets backup.Secrets
+		leftOut bool
+	}{
+		{f.local, backup.SecretsAll, false}, {f.local, backup.SecretsHashed, true}, {f.local, backup.SecretsNone, true},
+		{remote, backup.SecretsHashed, true}, {remote, backup.SecretsNone, true},
+	} {
+		var sum backup.Summary
+		err := c.client.Backup(t.Context(), c.secrets, func(r io.Reader) (err error) {
+			sum, err = backup.Verify(t.Context(), r, nil)
+			return err
+		})
+		if err != nil || sum.Secrets != c.secrets || !sum.CA || sum.Files < 3 || c.leftOut != slices.Contains(sum.LeftOut, "ca/root.key") {
+			t.Errorf("%s over %s: %+v, %v", c.secrets, c.client.where, sum, err)
+		}
+	}
+	want(t, "private keys over HTTPS", remote.Backup(t.Context(), backup.SecretsAll, nil), 403, Socket)
+	want(t, "other secrets", f.local.Backup(t.Context(), "some", nil), 422, "some")
+	if e := f.entries(t, audit.Query{Action: "backup.make", Kind: audit.Act}); len(e) != 5 || e[4].Actor.Name != "ann" {
+		t.Errorf("entries %+v", e)
+	}
+}
+
 func TestNothingToBackUp(t *testing.T) {
 	_, c := open(t, Options{Broker: &stub{}})
-	if err := c.Backup(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "--durability memory") {
+	if err := c.Backup(t.Context(), backup.SecretsHashed, nil); err == nil || !strings.Contains(err.Error(), "--durability memory") {
 		t.Errorf("Backup: %v", err)
 	}
 }
@@ -300,14 +331,14 @@ func TestBackupFails(t *testing.T) {
 		return err
 	}
 	f.FailKV(storetest.All, syscall.EIO)
-	if err := c.Backup(t.Context(), read); err == nil || !strings.Contains(err.Error(), "input/output error") {
+	if err := c.Backup(t.Context(), backup.SecretsHashed, read); err == nil || !strings.Contains(err.Error(), "input/output error") {
 		t.Errorf("a backup that fails at once: %v", err)
 	}
 	f.FailKV(0, nil)
 	if err := f.Journal().Trim(t.Context(), f.Journal().Own(), 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Backup(t.Context(), read); err == nil || !strings.Contains(err.Error(), "it begins with record 2") {
+	if err := c.Backup(t.Context(), backup.SecretsHashed, read); err == nil || !strings.Contains(err.Error(), "it begins with record 2") {
 		t.Errorf("a backup that fails in the middle: %v", err)
 	}
 }
@@ -321,11 +352,11 @@ func TestCloseEndsABackup(t *testing.T) {
 		}
 	}
 	s, c := open(t, Options{Broker: &stub{}, Store: e})
-	err := c.Backup(t.Context(), func(r io.Reader) error {
+	err := c.Backup(t.Context(), backup.SecretsHashed, func(r io.Reader) error {
 		if _, err := io.ReadFull(r, make([]byte, 100)); err != nil {
 			t.Error(err)
 		}
-		if err := c.Backup(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "another backup") {
+		if err := c.Backup(t.Context(), backup.SecretsHashed, nil); err == nil || !strings.Contains(err.Error(), "another backup") {
 			t.Errorf("a second backup meanwhile: %v", err)
 		}
 		if err := s.Close(); err != nil {

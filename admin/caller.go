@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,6 +119,8 @@ func (s *Server) atHTTPS(r *http.Request) (*caller, *Problem) {
 
 var errWho = problem(http.StatusUnauthorized, errors.New("who are you? expected Authorization: Bearer TOKEN with the token of a user who has a role, or the certificate of one"))
 
+var errNoRole = problem(http.StatusForbidden, errors.New("only users who have a role may look after the broker"))
+
 // noLogin notes that somebody was not let in.
 func (s *Server) noLogin(c *caller, why string) { s.refused(c.entry("api.login", ""), why) }
 
@@ -164,6 +167,10 @@ func (s *Server) byCertificate(r *http.Request) (*caller, *Problem) {
 		return nil, errWho
 	}
 	c.name = id.Device
+	if !slices.Contains(s.o.UserCAs, id.CA) {
+		s.noLogin(c, "certificates of this CA name devices, and no users")
+		return nil, errNoRole
+	}
 	return s.withRole(c, id.Device)
 }
 
@@ -181,7 +188,7 @@ func (s *Server) withRole(c *caller, name string) (*caller, *Problem) {
 		c.role = roles[u.Role]
 		return c, nil
 	}
-	return nil, problem(http.StatusForbidden, errors.New("only users who have a role may look after the broker"))
+	return nil, errNoRole
 }
 
 // remoteAddr is the address of a caller as a connection has it; nil: it has none.

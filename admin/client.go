@@ -300,21 +300,6 @@ func (c *Client) Status(ctx context.Context, top int) (*Status, error) {
 	return ask[Status](ctx, c, call{method: http.MethodGet, path: at("status"), query: query("top", strconv.Itoa(top))})
 }
 
-// Backup asks for a backup and lets f read it. If the stream ends early, the error
-// says why, as far as the broker could tell.
-func (c *Client) Backup(ctx context.Context, f func(io.Reader) error) error {
-	resp, err := c.do(ctx, call{method: http.MethodPost, path: at("backup")})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	err = f(resp.Body)
-	if why := resp.Trailer.Get(errorTrailer); why != "" {
-		return fmt.Errorf("the broker broke it off: %s", why)
-	}
-	return err
-}
-
 // Doctor asks what is insecure or about to end, worst first.
 func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	f, err := ask[Findings](ctx, c, call{method: http.MethodGet, path: at("doctor")})

@@ -10,9 +10,19 @@ import (
 // AnyVersion is given to [Client.ApplyPolicy] by who wants to replace whatever there is.
 const AnyVersion = -1
 
-// Policies lists the documents in force.
+// Policies lists the documents in force, all in one part: files of the configuration,
+// then the others by name.
 func (c *Client) Policies(ctx context.Context) (*List[Policy], error) {
-	return ask[List[Policy]](ctx, c, call{method: http.MethodGet, path: at("policies")})
+	all := &List[Policy]{Items: []Policy{}}
+	for p, err := range All(func(after string) (*List[Policy], error) {
+		return ask[List[Policy]](ctx, c, call{method: http.MethodGet, path: at("policies"), query: query("after", after)})
+	}) {
+		if err != nil {
+			return nil, err
+		}
+		all.Items = append(all.Items, p)
+	}
+	return all, nil
 }
 
 // Policy asks for one document.

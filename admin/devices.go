@@ -38,14 +38,14 @@ func (s *Server) deviceRoutes(a *api) {
 	add(a, "DELETE /v1/devices/{name}/password", "Removes the password of a device.", s.removeDevicePassword)
 }
 
-// name is what a path names. Huma passes over embedded types that are not exported, so
+// nameIn is what a path names. Huma passes over embedded types that are not exported, so
 // this is not part of others.
-type name struct {
+type nameIn struct {
 	Name string `path:"name" maxLength:"128"`
 }
 
-// nameBody is what a path names, and a body.
-type nameBody[B any] struct {
+// nameBodyIn is what a path names, and a body.
+type nameBodyIn[B any] struct {
 	Name string `path:"name" maxLength:"128"`
 	Body B
 }
@@ -133,7 +133,7 @@ func deviceOf(d *device.Device) Device {
 	return out
 }
 
-func (s *Server) showDevice(ctx context.Context, in *name) (*answer[Device], error) {
+func (s *Server) showDevice(ctx context.Context, in *nameIn) (*answer[Device], error) {
 	d, err := s.deviceAt(ctx, in.Name, 0)
 	if err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func (s *Server) issue(name, csr string, days int) (device.Certificate, *Bundle,
 	return device.Certificate{Serial: made.Serial, NotAfter: made.NotAfter, Fingerprint: audit.Hash(sha256.Sum256(block.Bytes))}, b, nil
 }
 
-func (s *Server) setDevice(ctx context.Context, in *nameBody[DevicePatch]) (*answer[Device], error) {
+func (s *Server) setDevice(ctx context.Context, in *nameBodyIn[DevicePatch]) (*answer[Device], error) {
 	old, err := s.deviceAt(ctx, in.Name, in.Body.Rev)
 	if err != nil {
 		return nil, err
@@ -292,7 +292,7 @@ func (s *Server) deviceAct(ctx context.Context, d deed, do func(ctx context.Cont
 }
 
 // changeOf is what goes with a change of state, whether or not there is a body.
-func changeOf(in *nameBody[*Change]) Change {
+func changeOf(in *nameBodyIn[*Change]) Change {
 	if in.Body == nil {
 		return Change{}
 	}
@@ -300,14 +300,14 @@ func changeOf(in *nameBody[*Change]) Change {
 }
 
 // toState describes a change of state for the audit log.
-func toState(action string, in *nameBody[*Change], old *device.Device, to auth.State) deed {
+func toState(action string, in *nameBodyIn[*Change], old *device.Device, to auth.State) deed {
 	type state struct {
 		State auth.State `json:"state"`
 	}
 	return deed{action: action, object: in.Name, before: state{old.State}, after: state{to}, reason: changeOf(in).Reason}
 }
 
-func (s *Server) suspendDevice(ctx context.Context, in *nameBody[*Change]) (*answer[Device], error) {
+func (s *Server) suspendDevice(ctx context.Context, in *nameBodyIn[*Change]) (*answer[Device], error) {
 	old, err := s.deviceAt(ctx, in.Name, changeOf(in).Rev)
 	if err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func (s *Server) suspendDevice(ctx context.Context, in *nameBody[*Change]) (*ans
 	})
 }
 
-func (s *Server) resumeDevice(ctx context.Context, in *nameBody[*Change]) (*answer[Device], error) {
+func (s *Server) resumeDevice(ctx context.Context, in *nameBodyIn[*Change]) (*answer[Device], error) {
 	old, err := s.deviceAt(ctx, in.Name, changeOf(in).Rev)
 	if err != nil {
 		return nil, err
@@ -329,7 +329,7 @@ func (s *Server) resumeDevice(ctx context.Context, in *nameBody[*Change]) (*answ
 
 // retireDevice tells the registry first: from then on the device is kept out, and all may
 // be done again.
-func (s *Server) retireDevice(ctx context.Context, in *nameBody[*Change]) (*answer[Device], error) {
+func (s *Server) retireDevice(ctx context.Context, in *nameBodyIn[*Change]) (*answer[Device], error) {
 	old, err := s.deviceAt(ctx, in.Name, changeOf(in).Rev)
 	if err != nil {
 		return nil, err
@@ -363,7 +363,7 @@ func (s *Server) revokeAtCA(certs []device.Certificate, cause ca.Cause) error {
 	return nil
 }
 
-func (s *Server) issueCertificate(ctx context.Context, in *nameBody[*CertificateSpec]) (*answer[Issued], error) {
+func (s *Server) issueCertificate(ctx context.Context, in *nameBodyIn[*CertificateSpec]) (*answer[Issued], error) {
 	if _, err := s.authority(); err != nil {
 		return nil, err
 	}
@@ -422,7 +422,7 @@ func (s *Server) revokeCertificate(ctx context.Context, in *struct {
 	})
 }
 
-func (s *Server) setDevicePassword(ctx context.Context, in *nameBody[PasswordSpec]) (*answer[Password], error) {
+func (s *Server) setDevicePassword(ctx context.Context, in *nameBodyIn[PasswordSpec]) (*answer[Password], error) {
 	if in.Body.Generate == (in.Body.Password != "") {
 		return nil, invalid(errors.New("expected either password or generate"))
 	}
@@ -464,7 +464,7 @@ func hashed(name, password string, random bool) (audit.Secret, *auth.SCRAMKeys, 
 	return audit.Secret(auth.HashPassword(password)), keys, nil
 }
 
-func (s *Server) removeDevicePassword(ctx context.Context, in *name) (*done, error) {
+func (s *Server) removeDevicePassword(ctx context.Context, in *nameIn) (*done, error) {
 	old, err := s.deviceAt(ctx, in.Name, 0)
 	if err != nil {
 		return nil, err

@@ -97,7 +97,8 @@ func (f *fixture) options(dir string) Options {
 			return []Finding{{Severity: Advice, What: "a"}, {Severity: Danger, What: "d"}}
 		},
 		Listen: "127.0.0.1:0", TLS: f.ca.TLS(ca.TLSOptions{NextProtos: []string{"http/1.1"}}),
-		Logger: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		UserCAs: []string{""},
+		Logger:  slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 

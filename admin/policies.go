@@ -40,12 +40,34 @@ func policyOf(d *access.Document) Policy {
 	return Policy{Name: d.Name, Text: d.Text, Version: d.Version, Applied: some(d.Applied), By: d.By}
 }
 
-func (s *Server) listPolicies(context.Context, *struct{}) (*answer[List[Policy]], error) {
+// listBytesMax is how much text of documents a part of a list has, about.
+const listBytesMax = 4 << 20
+
+func (s *Server) listPolicies(_ context.Context, in *struct {
+	After string `query:"after" maxLength:"4096" doc:"Go on behind this item: next of the part before."`
+}) (*answer[List[Policy]], error) {
 	p, err := s.policies()
 	if err != nil {
 		return nil, err
 	}
-	return yes(listOf(p.Documents(), "", policyOf))
+	all := p.Documents()
+	if in.After != "" { // they are in no order that a name could be found by
+		i := slices.IndexFunc(all, func(d access.Document) bool { return d.Name == in.After })
+		if i < 0 {
+			return nil, s.fault(fmt.Errorf("after %.200q: %w: begin again", in.After, access.ErrNotFound))
+		}
+		all = all[i+1:]
+	}
+	n, bytes := 0, 0
+	for n < len(all) && bytes < listBytesMax {
+		bytes += len(all[n].Text)
+		n++
+	}
+	next := ""
+	if n < len(all) {
+		next = all[n-1].Name
+	}
+	return yes(listOf(all[:n], next, policyOf))
 }
 
 // policyPath is a document in a path: the path of a file, if it is one of the
@@ -54,7 +76,7 @@ type policyPath struct {
 	Name string `path:"name" maxLength:"4096" doc:"Of the document."`
 }
 
-// document is the one of that name; its version is 0 if there is none.
+// documentOf is the document of that name; without one its version is 0.
 func documentOf(p *access.Policies, name string) (access.Document, bool) {
 	all := p.Documents()
 	i := slices.IndexFunc(all, func(d access.Document) bool { return d.Name == name })
@@ -78,7 +100,7 @@ func (s *Server) showPolicy(_ context.Context, in *policyPath) (*answer[Policy],
 
 // auditTextMax is the longest document that an entry of the audit log has in full. Of a
 // longer one it has the hash.
-const auditTextMax = 64 << 10
+const auditTextMax = 16 << 10
 
 // written is a document as the audit log has it.
 type written struct {

@@ -196,10 +196,10 @@ func TestBlastRadius(t *testing.T) {
 	if got := rank(0, false, Page{Limit: 1}); got != "t2=6 1" {
 		t.Errorf("the first part: %q", got)
 	}
-	if got := rank(-1, false, Page{Limit: 1, After: "1"}); got != "t1=0 2" {
+	if got := rank(-1, false, Page{Limit: 1, After: "1"}); got != "t1=1 2" {
 		t.Errorf("the second part: %q", got)
 	}
-	if got := rank(-1, false, Page{After: "2"}); got != "t3=0 " {
+	if got := rank(-1, false, Page{After: "2"}); got != "t3=1 " {
 		t.Errorf("the last part: %q", got)
 	}
 	if got := rank(6, false, Page{}); got != "" {

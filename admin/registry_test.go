@@ -22,6 +22,7 @@ import (
 	"fairlead/auth"
 	"fairlead/ca"
 	"fairlead/device"
+	"fairlead/store/backup"
 )
 
 // want holds an error against a status and a part of its detail.
@@ -383,7 +384,7 @@ func TestAuditFirst(t *testing.T) {
 	want(t, "add", err, 503, "audit log")
 	_, err = f.local.SuspendDevice(t.Context(), "t1", Change{})
 	want(t, "suspend", err, 503, "audit log")
-	want(t, "backup", f.local.Backup(t.Context(), nil), 503, "audit log")
+	want(t, "backup", f.local.Backup(t.Context(), backup.SecretsHashed, nil), 503, "audit log")
 	if d, _ := f.registry.Device("t1"); f.registry.Stats() != before || d.State != auth.Active {
 		t.Error("it was done all the same")
 	}

@@ -177,6 +177,28 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestUserCAs shows certificates of CAs that may name users, and of one that may not.
+func TestUserCAs(t *testing.T) {
+	f := newFixture(t)
+	f.user(t, device.User{Name: "ann", Role: auth.RoleAdmin})
+	pair, _ := f.certificate(t, "ann")
+	for _, c := range []struct {
+		cas    []string
+		status int
+	}{{nil, 403}, {[]string{"makers"}, 403}, {[]string{"makers", ""}, 0}} {
+		o := f.options(t.TempDir())
+		o.UserCAs = c.cas
+		s, _ := open(t, o)
+		there := &fixture{Server: s, ca: f.ca}
+		_, err := there.remote(t, "", pair).Status(t.Context(), 0)
+		if c.status != 0 {
+			want(t, fmt.Sprint(c.cas), err, c.status, "only users")
+		} else if err != nil {
+			t.Errorf("%q: %v", c.cas, err)
+		}
+	}
+}
+
 // TestUnknownRoutes asks for what is not there, before and after one is known.
 func TestUnknownRoutes(t *testing.T) {
 	f := newFixture(t)

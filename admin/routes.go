@@ -85,6 +85,10 @@ var rights = map[string]right{
 	"POST /v1/clients/{id}/disconnect": {operator, "client.disconnect"},
 }
 
+// humaTime is what huma gives a request for its body, counted from when it begins to
+// read: within has been earlier. Huma can't be told to leave the deadline alone.
+const humaTime = bodyTime
+
 const (
 	bodyBytes = 64 << 10 // of a request, where nothing else is said
 	// textBytes is for those that hold a document of policies: huma refuses what has
@@ -99,6 +103,11 @@ func (s *Server) guard(who identify) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store") // answers may hold a new key
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		r, err := within(w, r)
+		if err != nil {
+			s.o.Logger.Debug("a connection without deadlines", "err", err)
+			return
+		}
 		c, p := who(r)
 		if p != nil {
 			if p.Status == http.StatusUnauthorized {
@@ -118,7 +127,7 @@ func (s *Server) guard(who identify) http.Handler {
 			refuse(w, http.StatusForbidden, forbidden(c.role, needs))
 			return
 		}
-		s.within(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		s.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
 }
 
@@ -147,32 +156,32 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusNotFound, errors.New("there is nothing at this path; GET /v1/openapi.json describes what there is"))
 }
 
-// within serves a request within the time that it has.
-func (s *Server) within(w http.ResponseWriter, r *http.Request) {
+// within gives a request the time that it has, whoever sends it: for its body, also one
+// that nobody reads, and for the answer.
+func within(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	control := http.NewResponseController(w)
 	if err := control.SetWriteDeadline(time.Now().Add(answerWithin)); err != nil {
-		s.o.Logger.Debug("a connection without deadlines", "err", err)
-		return
+		return nil, err
 	}
+	if r.Body == http.NoBody {
+		return r, nil
+	}
+	if err := control.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
+		return nil, err
+	}
+	r = r.WithContext(r.Context()) // a copy
 	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, questionBytes), control: control}
-	s.mux.ServeHTTP(w, r)
+	return r, nil
 }
 
-// body is read within bodyTime. The deadline is for the body alone: afterwards the
-// server goes on reading, to notice when the caller leaves.
+// body is the body of a request. Once it is read its deadline is over: the server goes
+// on reading, to notice when the caller leaves.
 type body struct {
 	io.ReadCloser
 	control *http.ResponseController
-	begun   bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if !b.begun {
-		b.begun = true
-		if err := b.control.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
-			return 0, err
-		}
-	}
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		if e := b.control.SetReadDeadline(time.Time{}); e != nil {
@@ -288,7 +297,7 @@ func (a *api) operation(pattern, about string) huma.Operation {
 	op := huma.Operation{
 		OperationID: needs.action, Method: method, Path: path, Summary: about, Tags: []string{noun},
 		Description:  "Needs the role " + needs.needs.String() + ".",
-		MaxBodyBytes: bodyBytes, BodyReadTimeout: -1, // body sees to that
+		MaxBodyBytes: bodyBytes, BodyReadTimeout: humaTime,
 		RejectUnknownQueryParameters: true,
 		Responses:                    map[string]*huma.Response{"default": a.problem()},
 	}
@@ -317,8 +326,9 @@ func add[I, O any](a *api, pattern, about string, h func(context.Context, *I) (*
 
 // addRaw registers a route that writes its answer by itself. The answers are those
 // beside problems, by status: content type, and description.
-func (a *api) addRaw(pattern, about string, h http.HandlerFunc, status, contentType, answer string) {
+func (a *api) addRaw(pattern, about string, h http.HandlerFunc, status, contentType, answer string, params ...*huma.Param) {
 	op := a.operation(pattern, about)
+	op.Parameters = params
 	r := &huma.Response{Description: answer}
 	if contentType != "" {
 		r.Content = map[string]*huma.MediaType{contentType: {}}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"fairlead/broker"
 	"fairlead/mqtt"
 )
@@ -19,14 +21,14 @@ type Status struct {
 	Data       string    `json:"data"`
 	Durability string    `json:"durability"` // fsync, os or memory
 	// Trouble is what needs somebody's attention; empty: nothing.
-	Trouble []Trouble `json:"trouble"`
+	Trouble []Trouble `json:"trouble" nullable:"false"`
 
 	Connections   int64 `json:"connections"`
 	Sessions      int64 `json:"sessions"`
 	Subscriptions int64 `json:"subscriptions"`
 
 	Queued   Queued   `json:"queued"`
-	Biggest  []Queue  `json:"biggest_queues"`
+	Biggest  []Queue  `json:"biggest_queues" nullable:"false"`
 	Retained Retained `json:"retained"`
 
 	Dropped map[string]uint64 `json:"dropped"` // messages that a session did not get, by reason
@@ -34,6 +36,12 @@ type Status struct {
 	Ended   map[string]uint64 `json:"ended"`   // connections, by Reason Code
 
 	Store *Store `json:"store"` // null: all is in memory
+}
+
+// TransformSchema says that there may be no store.
+func (*Status) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["store"] = &huma.Schema{OneOf: []*huma.Schema{s.Properties["store"], {Type: "null"}}}
+	return s
 }
 
 // Trouble is something that is not as it should be.
@@ -109,6 +117,9 @@ func newStatus(b broker.Status) *Status {
 			DiskBytes: q.OnDisk, InFlight: q.InFlight, Oldest: some(q.Oldest),
 		})
 	}
+	if s.Dropped == nil {
+		s.Dropped = map[string]uint64{}
+	}
 	if b.Store != nil {
 		s.Store = newStore(b.Store)
 		s.Trouble = troubles(b.Store)
@@ -169,7 +180,10 @@ func (s *Server) statusRoutes(a *api) {
 	add(a, "GET /v1/doctor", "Says what is insecure or about to end, worst first.", s.showDoctor)
 	a.addRaw("GET /v1/openapi.json", "This document.", s.showDocument, "200", "application/json", "The OpenAPI document.")
 	a.addRaw("POST /v1/backup", "Makes a backup. If it fails when its stream has begun it ends early, and the trailer "+errorTrailer+" says why.",
-		s.writeBackup, "200", "application/octet-stream", "The backup.")
+		s.writeBackup, "200", "application/octet-stream", "The backup.", &huma.Param{
+			Name: "secrets", In: "query", Description: "Which secrets it holds: none; hashed, what is kept of passwords and tokens; all, private keys as well, over " + Socket + " only.",
+			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"none", "hashed", "all"}, Default: "hashed"},
+		})
 	a.addRaw("GET /v1/mqtt", "Makes the connection one of MQTT, with the identity of the operator. Needs the headers Connection: Upgrade and Upgrade: mqtt.",
 		s.upgrade, "101", "", "From here on both sides speak MQTT.")
 }

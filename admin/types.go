@@ -396,7 +396,9 @@ type ClientInfo struct {
 	Connected     bool           `json:"connected"`
 	Remote        string         `json:"remote,omitempty" doc:"The address it connects from."`
 	Since         *time.Time     `json:"since,omitempty" doc:"When it has connected."`
-	Subscriptions []Subscription `json:"subscriptions" nullable:"false"`
+	Subscriptions []Subscription `json:"subscriptions" nullable:"false" doc:"At most 100."`
+	// SubscriptionsTotal counts those that are not listed too.
+	SubscriptionsTotal int `json:"subscriptions_total"`
 }
 
 // Subscription is a subscription of a session.

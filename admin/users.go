@@ -45,7 +45,7 @@ func (s *Server) listUsers(_ context.Context, in *pageIn) (*answer[List[User]], 
 	return yes(listOf(found, next, userOf))
 }
 
-func (s *Server) showUser(ctx context.Context, in *name) (*answer[User], error) {
+func (s *Server) showUser(ctx context.Context, in *nameIn) (*answer[User], error) {
 	u, err := s.userAt(ctx, in.Name, 0)
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func setPassword(u *device.User, password string) error {
 // passwordRunesMin is how short a password may be that a person has chosen.
 const passwordRunesMin = 8
 
-func (s *Server) setUser(ctx context.Context, in *nameBody[UserPatch]) (*answer[User], error) {
+func (s *Server) setUser(ctx context.Context, in *nameBodyIn[UserPatch]) (*answer[User], error) {
 	old, err := s.userAt(ctx, in.Name, in.Body.Rev)
 	if err != nil {
 		return nil, err
@@ -158,13 +158,13 @@ func patched(u device.User, p *UserPatch) (device.User, error) {
 	return u, invalid(u.Check())
 }
 
-// nameRev is what a path names, and the revision that somebody has read.
-type nameRev struct {
+// nameRevIn is what a path names, and the revision that somebody has read.
+type nameRevIn struct {
 	Name string `path:"name" maxLength:"128"`
 	Rev  uint64 `query:"rev" doc:"The revision that was read. Absent: whichever it is."`
 }
 
-func (s *Server) removeUser(ctx context.Context, in *nameRev) (*done, error) {
+func (s *Server) removeUser(ctx context.Context, in *nameRevIn) (*done, error) {
 	old, err := s.userAt(ctx, in.Name, in.Rev)
 	if err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func (s *Server) addGroup(ctx context.Context, in *struct{ Body GroupSpec }) (*a
 	return yes(groupOf(&g))
 }
 
-func (s *Server) removeGroup(ctx context.Context, in *nameRev) (*done, error) {
+func (s *Server) removeGroup(ctx context.Context, in *nameRevIn) (*done, error) {
 	r, err := s.registry()
 	if err != nil {
 		return nil, err
