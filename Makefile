@@ -27,7 +27,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What holds state that goroutines share.
 RACE_PACKAGES := ./mqtt/... ./listen/... ./config/... ./document/... ./policy/... ./ca/... ./acme/... ./auth/... ./audit/... ./device/... ./broker/... ./admin/... ./node/... ./client/... ./cli/...
 
-.PHONY: help build run test check lint race fuzz crash bench bench-durable bench-scale benchmicro conformance cover shape setup clean
+.PHONY: help build run test check lint race fuzz crash bench bench-durable bench-scale bench-security benchmicro conformance cover shape setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,8 +35,8 @@ help: ## list the targets
 build: ## build bin/fairlead
 	$(GO_BUILD) -o bin/fairlead ./cmd/fairlead
 
-run: build ## build and start the broker on loopback, open to every client there
-	bin/fairlead serve --open
+run: build ## build and start the broker: TLS, and nobody anonymous
+	bin/fairlead serve
 
 test: setup ## run every test (under 10 minutes on two cores)
 	go test -count=1 -timeout 10m ./... # afresh: what starts the binary is not in Go's test cache
@@ -70,6 +70,10 @@ bench-durable: build ## of these, only the ones where nothing may be lost (half 
 
 bench-scale: build ## a million queued messages, absent clients and retained messages (BENCH_ARGS='-n 100000')
 	$(BENCHREPORT) -group scale $(BENCH_ARGS)
+
+bench-security: build ## what certificates, policies and revocation cost (five minutes)
+	@internal/tools/setup.sh bench
+	$(BENCHREPORT) -group security $(BENCH_ARGS)
 
 benchmicro: ## the benchmarks beside the code, BENCHTIME=1s each
 	@mkdir -p bench-results

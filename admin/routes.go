@@ -91,6 +91,7 @@ const humaTime = bodyTime
 
 const (
 	bodyBytes = 64 << 10 // of a request, where nothing else is said
+	restBytes = 8 << 20  // that are read of a body nobody wants
 	// textBytes is for those that hold a document of policies: huma refuses what has
 	// exactly the limit.
 	textBytes = access.TextMax + 1
@@ -128,6 +129,11 @@ func (s *Server) guard(who identify) http.Handler {
 			return
 		}
 		s.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		if r.ContentLength != 0 {
+			// Or who still sends a body that was too large sees a broken connection in
+			// the place of the answer. How much there was does not matter any more.
+			_, _ = io.CopyN(io.Discard, r.Body, restBytes)
+		}
 	})
 }
 

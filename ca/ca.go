@@ -78,7 +78,8 @@ type Options struct {
 	ClientCAs []ClientCA
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// Report is told what happens in the background; nil: nobody is.
+	// Report is told what happens in the background, by several goroutines; nil:
+	// nobody is.
 	Report func(Event)
 	// Changed is called when certificates that were good may no longer be: after a
 	// revocation, and when a client CA or its CRL has changed. Whoever keeps

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -26,10 +27,16 @@ func advise(err error) string {
 	if advice := adviseTLS(err); advice != "" {
 		return advice
 	}
+	var problem *admin.Problem
+	if errors.As(err, &problem) {
+		return adviseProblem(problem)
+	}
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, admin.ErrUnreachable) && errors.Is(err, os.ErrPermission):
+		return "The broker there belongs to another user: only that one and root may open its admin.sock."
 	case errors.Is(err, admin.ErrUnreachable):
-		return "Is a broker running on that data directory? --data DIR names another one."
+		return "Is a broker running there? --data DIR names another data directory."
 	case errors.Is(err, backup.ErrNoPassphrase):
 		return "Give it with --passphrase-file FILE, or in FAIRLEAD_PASSPHRASE."
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -63,11 +70,24 @@ func adviseTLS(err error) string {
 	return ""
 }
 
+// adviseProblem is about what a broker's API refuses.
+func adviseProblem(p *admin.Problem) string {
+	switch p.Status {
+	case http.StatusUnauthorized:
+		return "Say who you are: --token-file FILE, or --cert FILE --key FILE."
+	case http.StatusForbidden:
+		return "Your role does not allow it: ask an admin, or show another token."
+	case http.StatusPreconditionFailed:
+		return "Somebody else was faster: look at it again, and repeat what you still want."
+	}
+	return ""
+}
+
 func adviseReason(no *client.ReasonError) string {
 	switch no.Code {
 	case mqtt.NotAuthorized:
 		if no.Packet == packet.CONNACK {
-			return "Say who you are: -u USER -P PASSWORD, or --cert FILE --key FILE."
+			return "Say who you are: -u USER -P PASSWORD, or --cert FILE --key FILE. On the broker's own machine leave -h, -p and -L out."
 		}
 		return "This client may not do that: ask for the right, or connect as somebody else (-u, --cert)."
 	case mqtt.BadUserNameOrPassword:

@@ -80,13 +80,6 @@ func TestWrongCommandLines(t *testing.T) {
 	}
 }
 
-func TestServeNeedsOpen(t *testing.T) {
-	code, _, stderr := run(t, "serve", "--data", t.TempDir(), "--listen", "mqtt://127.0.0.1:0")
-	if code != cli.ExitFailed || !strings.Contains(stderr, "--open") {
-		t.Errorf("exit code %d, stderr %q, want 1 and a word on --open", code, stderr)
-	}
-}
-
 func TestNoBroker(t *testing.T) {
 	for _, args := range []string{"pub -h 127.0.0.1 -p 1 -t a -m x", "sub -h 127.0.0.1 -p 1 -t a", "bench pairs -h 127.0.0.1 -p 1 --duration 1s"} {
 		code, _, stderr := run(t, strings.Fields(args)...)

@@ -25,7 +25,7 @@ type Connection struct {
 	host, unix, rawURL, wsPath, bind string
 	port                             int
 	ws                               bool
-	local                            bool // may be reached through admin.sock
+	local                            bool // these are the flags of one client, which may go through admin.sock
 	data                             Data
 
 	version         mqtt.Version
@@ -54,8 +54,8 @@ type willFlags struct {
 // Flags adds the flags to f. packets are those that -D may name beside connect
 // and will: "publish", "subscribe"...
 func (c *Connection) Flags(f *Flags, packets ...string) {
-	c.BrokerFlags(f)
 	c.local = true
+	c.BrokerFlags(f)
 	f.Group("Broker on this machine (unless a flag above names one, or says who we are)")
 	f.String(&c.data.given, "data", "DIR", "its data directory; default as for \"fairlead serve\". Who may open\nadmin.sock there is let in as an operator; without a broker there: 127.0.0.1")
 	f.Group("Session")
@@ -84,7 +84,9 @@ func (c *Connection) BrokerFlags(f *Flags) {
 	f.Int(&c.port, "p,port", "PORT", 1, 65535, "default 1883; with TLS 8883; with --ws 8083; with both 8084")
 	f.String(&c.rawURL, "L,url", "URL", "instead of -h, -p, -u, -P, -t: mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC],\nws[s]://HOST[:PORT]/PATH or unix:///PATH")
 	f.String(&c.unix, "unix", "PATH", "connect to a Unix domain socket")
-	f.String(&c.bind, "A,bind", "HOST", "connect from this address of ours; not over WebSocket")
+	if c.local {
+		f.String(&c.bind, "A,bind", "HOST", "connect from this address of ours; not over WebSocket")
+	}
 	f.Bool(&c.ws, "ws", "speak over WebSocket")
 	f.String(&c.wsPath, "ws-path", "PATH", "path of the WebSocket; default /mqtt")
 	f.Func("V,protocol-version", "VERSION", "31, 311 or 5; default 5", c.setVersion)

@@ -84,7 +84,10 @@ func (s *stream) see(b []byte) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	for src := bytes.NewReader(b); src.Len() > 0 && !s.lost; {
-		_, _ = s.reader.Fill(src) // it has bytes
+		if n, _ := s.reader.Fill(src); n == 0 {
+			s.lost = true // it has bytes, so this is our mistake; what is printed is not worth more
+			return
+		}
 		for {
 			p, err := s.reader.Next()
 			if errors.Is(err, packet.ErrMore) {
@@ -117,13 +120,13 @@ func packetDetails(p packet.Packet, sending bool) string {
 		return fmt.Sprintf(" (d%d, q%d, r%d, m%d, '%s'%s, ... (%d bytes))", oneIf(p.Dup), p.QoS, oneIf(p.Retain), p.ID,
 			strings.Trim(Printable(string(p.Topic)), `"`), alias, len(p.Payload))
 	case *packet.Puback:
-		return ackDetails(p.ID, p.Reason, p.Properties, sending)
+		return ackDetails(ack{p.ID, p.Reason, p.Properties, false}, sending)
 	case *packet.Pubrec:
-		return ackDetails(p.ID, p.Reason, p.Properties, sending)
+		return ackDetails(ack{p.ID, p.Reason, p.Properties, !sending}, sending)
 	case *packet.Pubrel:
-		return ackDetails(p.ID, p.Reason, p.Properties, sending)
+		return ackDetails(ack{p.ID, p.Reason, p.Properties, true}, sending)
 	case *packet.Pubcomp:
-		return ackDetails(p.ID, p.Reason, p.Properties, sending)
+		return ackDetails(ack{p.ID, p.Reason, p.Properties, false}, sending)
 	case *packet.Subscribe:
 		return subscribeDetails(p)
 	case *packet.Suback:
@@ -143,10 +146,24 @@ func packetDetails(p packet.Packet, sending bool) string {
 	return ""
 }
 
+// ack is a PUBACK, PUBREC, PUBREL or PUBCOMP.
+type ack struct {
+	id         mqtt.PacketID
+	reason     mqtt.ReasonCode
+	properties *packet.Properties
+	terse      bool // mosquitto prints no Reason Code
+}
+
 // ackDetails is for PUBACK and its like, which mosquitto words differently in the two
-// directions.
-func ackDetails(id mqtt.PacketID, r mqtt.ReasonCode, p *packet.Properties, sending bool) string {
-	if sending {
+// directions. Where it never has a Reason Code, ours stands only if it says something.
+func ackDetails(a ack, sending bool) string {
+	id, r, p := a.id, a.reason, a.properties
+	switch {
+	case a.terse && r == mqtt.Success && sending:
+		return fmt.Sprintf(" (m%d)", id)
+	case a.terse && r == mqtt.Success:
+		return fmt.Sprintf(" (Mid: %d)", id)
+	case sending:
 		return fmt.Sprintf(" (m%d, rc%s)", id, reasonText(r, p))
 	}
 	return fmt.Sprintf(" (Mid: %d, RC:%s)", id, reasonText(r, p))

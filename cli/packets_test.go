@@ -68,6 +68,7 @@ func TestLoggingPackets(t *testing.T) {
 		&packet.Suback{ID: 1, Reasons: []mqtt.ReasonCode{mqtt.GrantedQoS1, mqtt.NotAuthorized}},
 		&packet.Puback{ID: 2, Reason: mqtt.NotAuthorized, Properties: why},
 		&packet.Publish{QoS: mqtt.QoS2, ID: 7, Topic: []byte("a\x1b"), Payload: nil},
+		&packet.Pubrec{ID: 4}, &packet.Pubrec{ID: 5, Reason: mqtt.NoMatchingSubscribers},
 		&packet.Pubrel{ID: 7}, &packet.Unsuback{ID: 3, Reasons: []mqtt.ReasonCode{mqtt.Success}}, &packet.Pingresp{},
 		&packet.Disconnect{Reason: mqtt.SessionTakenOver})
 	const want = `Client (null) sending CONNECT
@@ -75,7 +76,7 @@ Client (null) sending SUBSCRIBE (Mid: 1, Topic: a/#, QoS: 1, Options: 0x00, Topi
 Client (null) sending PUBLISH (d1, q1, r1, m2, 'a/b', ... (5 bytes))
 Client (null) sending PUBLISH (d0, q0, r0, m0, '' alias 3, ... (1 bytes))
 Client (null) sending PUBREC (m7, rc0)
-Client (null) sending PUBREL (m8, rc0)
+Client (null) sending PUBREL (m8)
 Client (null) sending PUBCOMP (m9, rc0)
 Client (null) sending PUBACK (m10, rc0)
 Client (null) sending UNSUBSCRIBE (Mid: 3, Topic: a/#, b)
@@ -86,7 +87,9 @@ Client auto-1 received CONNACK (0)
 Client auto-1 received SUBACK (Mid: 1, RC: 1, 135: 0x87 Not authorized)
 Client auto-1 received PUBACK (Mid: 2, RC:135: 0x87 Not authorized: "no such\atopic")
 Client auto-1 received PUBLISH (d0, q2, r0, m7, 'a\x1b', ... (0 bytes))
-Client auto-1 received PUBREL (Mid: 7, RC:0)
+Client auto-1 received PUBREC (Mid: 4)
+Client auto-1 received PUBREC (Mid: 5, RC:16)
+Client auto-1 received PUBREL (Mid: 7)
 Client auto-1 received UNSUBACK (Mid: 3, RC: 0)
 Client auto-1 received PINGRESP
 Client auto-1 received DISCONNECT (142: 0x8E Session taken over)

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
+	"os"
 	"sync/atomic"
 
 	"fairlead/admin"
@@ -72,7 +74,7 @@ func (c *Connection) bound(rawURL string, config *tls.Config) (dialFunc, error) 
 
 // onThisMachine makes connections through admin.sock in a broker's data directory, if
 // the flags name no broker and nobody to be. Where nobody listens there and --data was
-// not given, otherwise does. It is nil if the flags want something else.
+// not given, it is otherwise. It is nil if the flags want something else.
 func (c *Connection) onThisMachine(env *Env, otherwise dialFunc) (dialFunc, error) {
 	named := c.host != "" || c.port != -1 || c.rawURL != "" || c.unix != "" || c.ws || c.bind != "" || c.tls.wanted()
 	someone := c.user != "" || c.password != nil || c.props.Connect != nil && c.props.Connect.AuthenticationMethod != ""
@@ -86,17 +88,32 @@ func (c *Connection) onThisMachine(env *Env, otherwise dialFunc) (dialFunc, erro
 	if err != nil {
 		return nil, nil // the configuration is the broker's; we are not here to judge it
 	}
-	var found, missed atomic.Bool // what the first connection was
+	byFile := func(ctx context.Context) (net.Conn, error) { return admin.DialMQTT(ctx, dir) }
+	if c.data.given != "" {
+		return byFile, nil
+	}
+	return byFileOr(byFile, otherwise, env.Stderr), nil
+}
+
+// byFileOr is byFile if a broker answers to the first connection, and otherwise from
+// then on if none does: a client does not become somebody else in between.
+func byFileOr(byFile, otherwise dialFunc, stderr io.Writer) dialFunc {
+	var found, missed atomic.Bool
 	return func(ctx context.Context) (net.Conn, error) {
 		if missed.Load() {
 			return otherwise(ctx)
 		}
-		nc, err := admin.DialMQTT(ctx, dir)
-		if c.data.given == "" && !found.Load() && errors.Is(err, admin.ErrUnreachable) {
-			missed.Store(true)
-			return otherwise(ctx)
+		nc, err := byFile(ctx)
+		if err == nil {
+			found.Store(true)
 		}
-		found.Store(found.Load() || err == nil)
-		return nc, err
-	}, nil
+		if found.Load() || !errors.Is(err, admin.ErrUnreachable) {
+			return nc, err
+		}
+		if errors.Is(err, os.ErrPermission) {
+			fmt.Fprintf(stderr, "The broker's admin.sock belongs to another user, connecting to 127.0.0.1 instead: %v\n", err)
+		}
+		missed.Store(true)
+		return otherwise(ctx)
+	}
 }

@@ -4,19 +4,15 @@ package backup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"fairlead/admin"
 	"fairlead/cli"
 	"fairlead/store/backup"
-	"fairlead/store/pebble"
 )
 
 // Command is "fairlead backup".
@@ -26,9 +22,13 @@ var Command = &cli.Command{
 began is in the file. Without a running broker its data directory is read. FILE is
 replaced once the new one is complete and on disk, so it is always a whole backup.
 
-FILE holds the payloads of all messages that wait or are retained, and later keys.
-Only its owner may read it (mode 0600). With a passphrase it is encrypted, in the
-format of age (https://age-encryption.org); without one it is not.
+FILE holds the payloads of all messages that wait or are retained, devices, users,
+policies, the audit log and the certificate authority. Only its owner may read it
+(mode 0600). With a passphrase it is encrypted, in the format of age
+(https://age-encryption.org), and holds all secrets. Without one it is not encrypted:
+then the keys of the CA are left out, and each device needs a new certificate after a
+restore, unless they are kept elsewhere. What is kept of passwords and tokens are
+hashes: these are in FILE.
 
 While a backup is written no checkpoint is: the journal grows. A reader that takes
 nothing for 30 seconds is therefore left alone.
@@ -37,8 +37,8 @@ nothing for 30 seconds is therefore left alone.
 
 Exit code: 0 done, 1 failed, and FILE is as it was, 2 wrong command line.`,
 	Examples: []cli.Example{
-		{What: "of the broker in ./fairlead-data", Line: "fairlead backup /backup/fairlead.backup"},
-		{What: "encrypted", Line: "fairlead backup --data /var/lib/fairlead --passphrase-file /etc/fairlead/passphrase /backup/fairlead.backup"},
+		{What: "of the broker in ./fairlead-data, without the keys of its CA", Line: "fairlead backup /backup/fairlead.backup"},
+		{What: "all of it, encrypted", Line: "fairlead backup --data /var/lib/fairlead --passphrase-file /etc/fairlead/passphrase /backup/fairlead.backup"},
 		{What: "look whether it is good", Line: "fairlead restore --verify /backup/fairlead.backup"},
 	},
 	New: func() (*cli.Flags, cli.Run) {
@@ -49,46 +49,39 @@ Exit code: 0 done, 1 failed, and FILE is as it was, 2 wrong command line.`,
 
 // command is the flags' values.
 type command struct {
-	data       cli.Data
-	passphrase cli.Passphrase
-	asJSON     bool
+	cli.BackupFile
+	choice choice
 }
 
 func (c *command) flags() *cli.Flags {
 	f := cli.NewFlags()
-	c.data.Flags(f)
-	c.passphrase.Flags(f, "encrypt")
-	f.Bool(&c.asJSON, "json", "say as a JSON object what was written")
+	c.Flags(f, "encrypt")
+	c.choice.flags(f)
 	return f
 }
 
 func (c *command) run(ctx context.Context, env *cli.Env, args []string) error {
-	if len(args) != 1 {
-		return cli.Usagef("expected one FILE, got %d arguments", len(args))
-	}
-	if info, err := os.Stat(args[0]); err == nil && !info.Mode().IsRegular() {
-		return cli.Usagef("%s is there and is no file", args[0])
-	}
-	dir, err := c.data.Dir(env)
+	name, passphrase, err := c.Given(env, args)
 	if err != nil {
 		return err
 	}
-	passphrase, err := c.passphrase.Get(env)
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return cli.Usagef("%s is there and is no file", name)
+	}
+	dir, err := c.Data.Dir(env)
 	if err != nil {
 		return err
 	}
-	out, err := create(args[0], passphrase)
+	secrets, err := c.choice.secrets(passphrase != "")
+	if err != nil {
+		return err
+	}
+	out, err := create(name, passphrase)
 	if err != nil {
 		return err
 	}
 	defer out.discard()
-	meter := cli.NewMeter(env)
-	sum, err := from(ctx, dir, out, func(s backup.Summary) {
-		meter.Show(func() string {
-			return fmt.Sprintf("%s, %s, %s", cli.Things(s.Keys, "key"), cli.Things(s.Records, "record"), cli.Size(s.Bytes))
-		})
-	})
-	meter.Clear()
+	sum, err := from(ctx, env, dir, out, secrets)
 	if ctx.Err() != nil {
 		return cli.TimedOut(ctx)
 	}
@@ -99,49 +92,34 @@ func (c *command) run(ctx context.Context, env *cli.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.say(env, args[0], sum, size, passphrase != "")
+	return c.say(env, written{name, sum, size, passphrase != ""})
 }
 
 // from writes a backup of dir to w: through the broker that runs there, or of the
 // directory itself if none does. What the broker sends is verified on its way.
-func from(ctx context.Context, dir string, w io.Writer, progress backup.Progress) (sum backup.Summary, err error) {
+func from(ctx context.Context, env *cli.Env, dir string, w io.Writer, secrets backup.Secrets) (sum backup.Summary, err error) {
+	meter := cli.NewMeter(env)
+	defer meter.Clear()
+	progress := func(s backup.Summary) {
+		meter.Show(func() string {
+			return fmt.Sprintf("%s, %s, %s, %s", cli.Things(s.Keys, "key"), cli.Things(s.Records, "record"), cli.Things(s.Files, "file"), cli.Size(s.Bytes))
+		})
+	}
 	broker, err := admin.Dial(ctx, dir)
 	if errors.Is(err, admin.ErrUnreachable) {
-		return fromDir(ctx, dir, w, progress)
+		return fromDir(ctx, dir, w, secrets, progress)
 	}
 	if err != nil {
 		return sum, err
 	}
-	err = broker.Backup(ctx, func(r io.Reader) (err error) {
+	err = broker.Backup(ctx, secrets, func(r io.Reader) (err error) {
 		sum, err = backup.Verify(ctx, io.TeeReader(r, w), progress)
 		return err
 	})
+	if err == nil && sum.Secrets != secrets {
+		err = fmt.Errorf("the broker has written a backup with secrets %q, expected %q: it is of another version", sum.Secrets, secrets)
+	}
 	return sum, err
-}
-
-func fromDir(ctx context.Context, dir string, w io.Writer, progress backup.Progress) (sum backup.Summary, err error) {
-	if err := hasData(dir); err != nil {
-		return sum, err
-	}
-	e, err := pebble.Open(dir, pebble.Options{})
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, e.Close()) }()
-	covered, err := backup.Covered(ctx, e)
-	if err != nil {
-		return sum, err
-	}
-	return backup.Write(ctx, w, e, covered, backup.Head{Made: time.Now(), Program: cli.Version()}, progress)
-}
-
-// hasData demands that dir holds data already: to open it would begin some.
-func hasData(dir string) error {
-	_, err := os.Stat(filepath.Join(dir, "FORMAT"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s holds no data of a broker: %w", dir, fs.ErrNotExist)
-	}
-	return err
 }
 
 // written is what a backup holds, for scripts.
@@ -152,17 +130,13 @@ type written struct {
 	Encrypted bool  `json:"encrypted"`
 }
 
-func (c *command) say(env *cli.Env, name string, sum backup.Summary, size int64, encrypted bool) error {
-	if c.asJSON {
-		return json.NewEncoder(env.Stdout).Encode(written{name, sum, size, encrypted})
-	}
+func (c *command) say(env *cli.Env, w written) error {
 	how := "encrypted"
-	if !encrypted {
+	if !w.Encrypted {
 		how = "not encrypted: it holds payloads, keep it as safe as the broker"
 	}
-	_, err := fmt.Fprintf(env.Stdout, "%s: %s and %s of the journal, %s, as of %s; %s\n", name, cli.Things(sum.Keys, "key"),
-		cli.Things(sum.Records, "record"), cli.Size(size), sum.Made.Local().Format(time.DateTime), how)
-	return err
+	lines := []string{fmt.Sprintf("%s: %s; %s", w.File, cli.Holds(w.Summary, w.FileBytes), how)}
+	return c.Say(env, w, append(lines, secretLines(w.Summary, w.Encrypted)...)...)
 }
 
 // file is a file on its way to its name. It has another one until keep.

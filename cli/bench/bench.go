@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fairlead/cli"
+	"fairlead/client"
 	"fairlead/mqtt"
 	"fairlead/mqtt/packet"
 )
@@ -60,6 +61,7 @@ command line.`,
 		{What: "100,000 messages for a client that is away, and its return", Line: "fairlead bench offline -n 100000"},
 		{What: "one publisher, 500 subscribers, on another machine, as JSON", Line: "fairlead bench fanout -h broker.example --json"},
 		{What: "latency at 2,000 messages a second", Line: "fairlead bench pairs --qos 1 --rate 2000"},
+		{What: "devices with passwords, each on topics of its own", Line: "fairlead bench pairs --logins devices.txt -t 'devices/{user}/bench'"},
 	},
 }
 
@@ -89,8 +91,10 @@ type settings struct {
 	rate         int
 	duration     time.Duration
 	topic        string
-	keep         bool   // -c
-	expiry       uint32 // seconds; math.MaxUint32: for ever
+	loginsFile   string
+	logins       []login // of its file; none: all clients log in as -u and -P say
+	keep         bool    // -c
+	expiry       uint32  // seconds; math.MaxUint32: for ever
 	expiryGiven  bool
 	pid          int
 	asJSON       bool
@@ -124,6 +128,7 @@ func (b *settings) flags() *cli.Flags {
 	f.Duration(&b.duration, "duration", "SECONDS", "how long, at most; default 10s")
 	f.Bool(&b.keep, "c,disable-clean-session", b.keepHelp())
 	f.Func("x,session-expiry-interval", "SECONDS", "how long the broker keeps them if the bench does not get to remove them;\n-1: for ever; default 3600 (5.0)", b.setExpiry)
+	f.String(&b.loginsFile, "logins", "FILE", loginsHelp)
 	f.Int(&b.pid, "pid", "PID", 1, math.MaxInt32, "the broker's process, if it is on this machine: show what it uses")
 	f.Bool(&b.asJSON, "json", "print the result as a JSON object")
 	b.BrokerFlags(f)
@@ -196,8 +201,13 @@ func (b *settings) run(ctx context.Context, env *cli.Env, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if err := b.check(); err != nil {
+	if err := b.check(&o); err != nil {
 		return err
+	}
+	if b.loginsFile != "" {
+		if b.logins, err = readLogins(b.loginsFile); err != nil {
+			return err
+		}
 	}
 	l := newLoad(b, env, o)
 	defer l.forget(ctx)
@@ -217,7 +227,7 @@ func (b *settings) run(ctx context.Context, env *cli.Env, _ []string) error {
 	return b.print(env, l.result)
 }
 
-func (b *settings) check() error {
+func (b *settings) check(o *client.Options) error {
 	switch {
 	case b.duration < 100*time.Millisecond:
 		return cli.Usagef("--duration %v: expected at least 100ms", b.duration)
@@ -229,6 +239,10 @@ func (b *settings) check() error {
 		return cli.Usagef("%s with QoS 0: expected 1 or 2; a QoS 0 message is neither acknowledged nor kept", b.name)
 	case strings.ContainsAny(b.topic, "+#"):
 		return cli.Usagef("--topic %q: expected a topic without wildcards", b.topic)
+	case b.loginsFile != "" && (o.User != "" || o.Password != nil):
+		return cli.Usagef("--logins %s says who the clients are: expected no -u and -P beside it", b.loginsFile)
+	case b.loginsFile == "" && strings.Contains(b.topic, userVariable):
+		return cli.Usagef("--topic %q: expected --logins, which says what %s stands for", b.topic, userVariable)
 	case b.expiryGiven && b.Version() < mqtt.V5:
 		return cli.Usagef("-x needs MQTT 5.0: leave -V out, or use -c alone")
 	case b.keep && b.expiryGiven && b.expiry == 0:

@@ -334,6 +334,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"pairs --duration 1ms":     "at least 100ms",
 		"offline --topic a/+":      "without wildcards",
 		"fanout --pubs 2":          "one publisher",
+		"pairs -t a/{user}":        "expected --logins",
+		"pairs --logins f -u me":   "no -u and -P",
 		"pairs --pubs 2 --subs 3 ": "as many of both",
 	} {
 		var out, complaints bytes.Buffer

@@ -55,6 +55,10 @@ func (l *load) connect(n int, durable bool) *packet.Connect {
 		HasUser: l.options.User != "", User: l.options.User,
 		HasPassword: l.options.Password != nil, Password: l.options.Password,
 	}
+	if who, ok := l.loginOf(n); ok {
+		c.ClientID = who.user + ":" + c.ClientID
+		c.HasUser, c.User, c.HasPassword, c.Password = true, who.user, true, []byte(who.password)
+	}
 	if durable {
 		c.Properties = l.connectProperties()
 	}

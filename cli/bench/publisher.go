@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"fairlead/mqtt"
@@ -54,7 +55,8 @@ func (l *load) topicOf(i int) string {
 	if l.name != "pairs" {
 		i = 0
 	}
-	return fmt.Sprintf("%s/%08x/%d", l.topic, l.runID, i)
+	who, _ := l.loginOf(i)
+	return fmt.Sprintf("%s/%08x/%d", strings.ReplaceAll(l.topic, userVariable, who.user), l.runID, i)
 }
 
 // limitOf is how many of --count messages are those of publisher i.

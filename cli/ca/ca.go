@@ -79,7 +79,7 @@ func (c *command) show(ctx context.Context, env *cli.Env, _ []string) error {
 
 func print(env *cli.Env, info *admin.CAInfo, now time.Time) error {
 	t := &cli.Table{}
-	t.Row("WHAT", "UNTIL", "")
+	t.Row("WHAT", "UNTIL", "LEFT")
 	for _, e := range info.Expiries {
 		t.Row(cli.Printable(e.What), e.NotAfter.Local().Format(time.DateTime), remaining(&e, now))
 	}
@@ -99,7 +99,7 @@ func remaining(e *admin.Expiry, now time.Time) string {
 	if now.After(e.NotAfter) {
 		return "ENDED " + cli.Span(now.Sub(e.NotAfter)) + " ago; " + how
 	}
-	return cli.Span(e.NotAfter.Sub(now)) + " left; " + how
+	return cli.Span(e.NotAfter.Sub(now)) + "; " + how
 }
 
 // colons writes a fingerprint as OpenSSL does.

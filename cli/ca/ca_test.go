@@ -19,7 +19,7 @@ func TestShow(t *testing.T) {
 	}}
 	b.On("GET /v1/ca", info)
 	r := clitest.Run(t, Command, "", "show", "--data", b.Dir)
-	for _, want := range []string{"server certificate  ", "2d 2h left; renewed by itself\n", "1000d 0h left; nobody renews it\n", "(SHA-256): AB:01:CD\n", "revoked certificates: 1,200\n"} {
+	for _, want := range []string{"server certificate  ", "2d 2h; renewed by itself\n", "1000d 0h; nobody renews it\n", "(SHA-256): AB:01:CD\n", "revoked certificates: 1,200\n"} {
 		if !strings.Contains(r.Out, want) {
 			t.Errorf("no %q in\n%s", want, r.Out)
 		}

@@ -278,9 +278,11 @@ func (c *command) suggest(ctx context.Context, env *cli.Env, args []string) erro
 		return cli.PrintJSON(env.Stdout, s)
 	}
 	seen := fmt.Sprintf("%s and %s were seen", cli.Things(s.Subscribed, "subscription"), cli.Things(s.Published, "topic"))
-	if s.Text == "" {
-		_, err := fmt.Fprintf(env.Stderr, "%s needs nothing beyond its own topics: %s\n", device, seen)
-		return err
+	switch {
+	case s.Text == "" && s.Subscribed+s.Published == 0:
+		seen = "nothing was seen of it: let it do its work, and ask again"
+	case s.Text == "":
+		seen += ", and it may do all that already"
 	}
 	fmt.Fprintf(env.Stderr, "%s: %s\n", device, seen)
 	_, err = io.WriteString(env.Stdout, s.Text)

@@ -216,8 +216,10 @@ func TestSuggestAndRemove(t *testing.T) {
 	b := clitest.NewBroker(t)
 	b.On("GET /v1/policies/suggest/t1", admin.Suggestion{Name: "t1", Text: good, Subscribed: 1, Published: 20})
 	clitest.Run(t, Command, "", "suggest", "t1", "--data", b.Dir).Want(t, 0, good, "1 subscription and 20 topics were seen")
+	b.On("GET /v1/policies/suggest/t1", admin.Suggestion{Name: "t1", Subscribed: 1})
+	clitest.Run(t, Command, "", "suggest", "t1", "--data", b.Dir).Want(t, 0, "", "1 subscription and 0 topics were seen, and it may do all that already")
 	b.On("GET /v1/policies/suggest/t1", admin.Suggestion{Name: "t1"})
-	clitest.Run(t, Command, "", "suggest", "t1", "--data", b.Dir).Want(t, 0, "", "needs nothing beyond its own topics")
+	clitest.Run(t, Command, "", "suggest", "t1", "--data", b.Dir).Want(t, 0, "", "nothing was seen of it")
 	b.On("DELETE /v1/policies/sensors.yaml", struct{}{})
 	clitest.Run(t, Command, "", "remove", "sensors.yaml", "--data", b.Dir).Want(t, 0, "sensors.yaml is no longer in force\n", "")
 }

@@ -4,14 +4,12 @@ package restore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"fairlead/cli"
 	"fairlead/store/backup"
@@ -27,10 +25,13 @@ leaves nothing behind that a broker would start on.
 
 What happened after the backup is lost: see docs/backup.md for what clients notice.
 
+Devices keep the certificates they have if the keys of the certificate authority are
+in FILE. If they are not, they have to be put into DIR/ca before a broker starts.
+
 Exit code: 0 done, or with --verify the file is good; 1 the file is damaged, or it
 could not be restored; 2 wrong command line.`,
 	Examples: []cli.Example{
-		{What: "into an empty directory, and start on it", Line: "fairlead restore /backup/fairlead.backup --data ./restored && fairlead serve --data ./restored --open"},
+		{What: "into an empty directory, and start on it", Line: "fairlead restore --passphrase-file /etc/fairlead/passphrase /backup/fairlead.backup --data ./restored && fairlead serve --data ./restored"},
 		{What: "check a backup", Line: "fairlead restore --verify /backup/fairlead.backup"},
 	},
 	New: func() (*cli.Flags, cli.Run) {
@@ -41,33 +42,27 @@ could not be restored; 2 wrong command line.`,
 
 // command is the flags' values.
 type command struct {
-	data           cli.Data
-	passphrase     cli.Passphrase
-	verify, asJSON bool
+	cli.BackupFile
+	verify bool
 }
 
 func (c *command) flags() *cli.Flags {
 	f := cli.NewFlags()
-	c.data.Flags(f)
-	c.passphrase.Flags(f, "decrypt")
+	c.Flags(f, "decrypt")
 	f.Bool(&c.verify, "verify", "read FILE and compare its checksums; restore nothing")
-	f.Bool(&c.asJSON, "json", "say as a JSON object what the backup holds")
 	return f
 }
 
 func (c *command) run(ctx context.Context, env *cli.Env, args []string) error {
-	if len(args) != 1 {
-		return cli.Usagef("expected one FILE, got %d arguments", len(args))
+	name, passphrase, err := c.Given(env, args)
+	if err != nil {
+		return err
 	}
 	dir, err := c.target(env)
 	if err != nil {
 		return err
 	}
-	passphrase, err := c.passphrase.Get(env)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(args[0])
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
@@ -79,17 +74,17 @@ func (c *command) run(ctx context.Context, env *cli.Env, args []string) error {
 	})
 	if err == nil && !c.verify {
 		sum, err = r.read("restoring", func(from io.Reader, p backup.Progress) (backup.Summary, error) {
-			return into(ctx, dir, from, p)
+			return into(ctx, dir, name, from, p)
 		})
 	}
 	if ctx.Err() != nil {
 		return cli.TimedOut(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	r.meter.Clear()
-	return c.say(env, result{File: args[0], Data: dir, Summary: sum, Encrypted: r.encrypted})
+	return c.say(env, result{File: name, Data: dir, Summary: sum, Encrypted: r.encrypted})
 }
 
 // target is the directory to restore into; empty with --verify.
@@ -97,7 +92,7 @@ func (c *command) target(env *cli.Env) (string, error) {
 	if c.verify {
 		return "", nil
 	}
-	dir, err := c.data.Dir(env)
+	dir, err := c.Data.Dir(env)
 	if err != nil {
 		return "", err
 	}
@@ -125,14 +120,18 @@ func contents(dir string) (names []string, err error) {
 	return names, err
 }
 
-// into restores into the empty directory dir, and leaves it empty after an error.
-func into(ctx context.Context, dir string, from io.Reader, progress backup.Progress) (sum backup.Summary, err error) {
+// into restores the file name into the empty directory dir, and leaves it empty after an
+// error.
+func into(ctx context.Context, dir, name string, from io.Reader, progress backup.Progress) (sum backup.Summary, err error) {
 	_, there := os.Stat(dir)
 	e, err := pebble.Open(dir, pebble.Options{})
 	if err != nil {
 		return sum, err
 	}
-	sum, err = backup.Restore(ctx, from, e, progress)
+	beside := &files{dir: dir, name: name}
+	sum, err = backup.Restore(ctx, from, backup.Target{
+		Engine: e, Create: beside.create, Commit: func(s backup.Summary) error { return beside.commit(ctx, s) },
+	}, progress)
 	err = errors.Join(err, e.Close())
 	if err == nil || errors.Is(err, backup.ErrNotEmpty) { // somebody else's, after all
 		return sum, err
@@ -185,15 +184,10 @@ type result struct {
 }
 
 func (c *command) say(env *cli.Env, r result) error {
-	if c.asJSON {
-		return json.NewEncoder(env.Stdout).Encode(r)
-	}
-	what := fmt.Sprintf("%s and %s of the journal, %s, as of %s, written by fairlead %s", cli.Things(r.Keys, "key"),
-		cli.Things(r.Records, "record"), cli.Size(r.Bytes), r.Made.Local().Format(time.DateTime), r.Program)
+	did := "restored " + r.Data + " from " + r.File
 	if c.verify {
-		_, err := fmt.Fprintf(env.Stdout, "%s is good: %s\n", r.File, what)
-		return err
+		did = r.File + " is good"
 	}
-	_, err := fmt.Fprintf(env.Stdout, "restored %s from %s: %s\n", r.Data, r.File, what)
-	return err
+	line := fmt.Sprintf("%s: %s, written by fairlead %s", did, cli.Holds(r.Summary, r.Bytes), cli.Printable(r.Program))
+	return c.Say(env, r, append([]string{line}, identityLines(r.Summary, r.Data)...)...)
 }

@@ -29,9 +29,11 @@ var Command = &cli.Command{
 	Name:  "fairlead",
 	About: "Fairlead is an MQTT broker and the tools to work with it.",
 	Examples: []cli.Example{
-		{What: "run a broker for this machine", Line: "fairlead serve --open"},
+		{What: "run a broker", Line: "fairlead serve"},
 		{What: "see all messages", Line: "fairlead sub -t '#' -v"},
 		{What: "send one", Line: "fairlead pub -t greeting -m hello"},
+		{What: "a device with a certificate and topics of its own", Line: "fairlead device add door-1 --out door-1"},
+		{What: "what is insecure?", Line: "fairlead doctor"},
 	},
 	Commands: []*cli.Command{
 		serve.Command, status.Command, doctor.Command, backup.Command, restore.Command, store.Command,

@@ -3,7 +3,9 @@
 //
 // The file is the store as it would be found after the end of the process at one
 // moment: all keys of the KV as the latest checkpoint left them, and the records of
-// the journal since.
+// the journal since. Behind them stand the files of the data directory that are not the
+// store's: the audit log and the certificate authority. [Secrets] says what of them, and
+// of the KV, is left out because it is secret.
 package backup
 
 import (
@@ -12,12 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"fairlead/store"
 )
 
-// The two keys that this package knows of, see docs/design/journal.md.
+// The two keys that this package reads or writes, see docs/design/journal.md. Those with
+// secrets stand in secrets.go.
 const (
 	// checkpointKey holds two u64: the place of the last record that the checkpoint
 	// covers, and the number of the last op.
@@ -38,6 +42,8 @@ type Head struct {
 	// Made is when it was begun: what had been acknowledged by then is in it.
 	Made    time.Time `json:"made"`
 	Program string    `json:"program"` // the version that made it
+	// Secrets says which secrets are in it. Empty: it is of a version that knew none.
+	Secrets Secrets `json:"secrets,omitempty"`
 }
 
 // Summary is what a backup holds.
@@ -45,18 +51,49 @@ type Summary struct {
 	Head
 	Keys    uint64 `json:"keys"`
 	Records uint64 `json:"records"`
-	Bytes   int64  `json:"bytes"` // of the backup, before encryption
+	Files   uint64 `json:"files"` // with their content
+	// CA says that files of a certificate authority are in it.
+	CA bool `json:"ca"`
+	// SecretFiles are the names of the files in it that are secret, and LeftOut of those
+	// that it is without.
+	SecretFiles []string `json:"secret_files,omitempty"`
+	LeftOut     []string `json:"left_out,omitempty"`
+	Bytes       int64    `json:"bytes"` // of the backup, before encryption
+}
+
+// file counts a file that is in the backup with its content.
+func (s *Summary) file(name string, secret bool) {
+	s.Files++
+	s.CA = s.CA || strings.HasPrefix(name, CA)
+	if secret {
+		s.SecretFiles = append(s.SecretFiles, name)
+	}
+}
+
+// Source is what is backed up.
+type Source struct {
+	Engine store.Engine
+	// From is the place in the journal that the KV covers: the records after it are
+	// backed up.
+	From store.Pos
+	// Files lists the files beside the store, in the order of their names. It is called
+	// once the store has been read: what was revoked at the CA before it was in the KV
+	// is in the backup. nil: there are none.
+	Files func() ([]File, error)
 }
 
 // Progress is told again and again what has been done so far.
 type Progress func(Summary)
 
-// Write writes what e holds to w: the KV, and the journal's records after the place
-// from up to its present end. The caller sees to it that neither is checkpointed or
+// Write writes a backup to w: the KV, the journal's records up to its present end, and
+// the files. The caller sees to it that KV and journal are neither checkpointed nor
 // trimmed meanwhile. Places are written as those of the journal that [Restore] will
-// begin.
-func Write(ctx context.Context, w io.Writer, e store.Engine, from store.Pos, head Head, progress Progress) (Summary, error) {
-	unfinished, err := Unfinished(ctx, e)
+// begin. head says which secrets are left out.
+func Write(ctx context.Context, w io.Writer, from Source, head Head, progress Progress) (Summary, error) {
+	if _, err := ParseSecrets(string(head.Secrets)); err != nil {
+		return Summary{}, fmt.Errorf("back up: %w", err)
+	}
+	unfinished, err := Unfinished(ctx, from.Engine)
 	if err != nil {
 		return Summary{}, fmt.Errorf("back up: %w", err)
 	}
@@ -64,11 +101,14 @@ func Write(ctx context.Context, w io.Writer, e store.Engine, from store.Pos, hea
 		return Summary{}, fmt.Errorf("back up: %w", ErrUnfinished)
 	}
 	b := newWriter(w, head, progress)
-	if err := b.keys(ctx, e.KV()); err != nil {
+	if err := b.keys(ctx, from.Engine.KV()); err != nil {
 		return b.sum, fmt.Errorf("back up: %w", err)
 	}
-	if err := b.records(ctx, e.Journal(), from); err != nil {
+	if err := b.records(ctx, from.Engine.Journal(), from.From); err != nil {
 		return b.sum, fmt.Errorf("back up the journal: %w", err)
+	}
+	if err := b.files(ctx, from.Files); err != nil {
+		return b.sum, fmt.Errorf("back up the files: %w", err)
 	}
 	if err := b.end(); err != nil {
 		return b.sum, fmt.Errorf("back up: %w", err)
@@ -86,10 +126,7 @@ func (b *writer) keys(ctx context.Context, kv store.KV) error {
 		}
 		bytes := 0
 		for _, e := range page {
-			if e.Key == checkpointKey {
-				e.Value = atStart(e.Value)
-			}
-			if err := b.key(e.Key, e.Value); err != nil {
+			if err := b.entry(e.Key, e.Value); err != nil {
 				return err
 			}
 			bytes += len(e.Key) + len(e.Value)
@@ -100,6 +137,21 @@ func (b *writer) keys(ctx context.Context, kv store.KV) error {
 		}
 		limit = min(pageKeys, max(1, pageBytes*len(page)/bytes))
 	}
+}
+
+// entry writes a key as the backup is to have it.
+func (b *writer) entry(key string, value []byte) error {
+	if key == checkpointKey {
+		value = atStart(value)
+	}
+	if b.sum.Secrets == SecretsNone {
+		left, ok, err := withoutSecrets(key, value)
+		if err != nil || !ok {
+			return err
+		}
+		value = left
+	}
+	return b.key(key, value)
 }
 
 // atStart is the value of checkpointKey for a journal that begins after the checkpoint.

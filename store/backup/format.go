@@ -11,13 +11,14 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"fairlead/store"
 )
 
 const (
 	magic   = "fairlead backup\n"
-	version = 1
+	version = 2
 
 	blockHead = 4 + 1 + 4 // length, kind, checksum
 	// blockBytes is how large a block becomes, but for one with a single large value.
@@ -33,10 +34,26 @@ const (
 	kindHead    = 'H' // JSON: Head
 	kindKeys    = 'K' // keys with their values
 	kindRecords = 'R' // records of the journal
-	kindEnd     = 'E' // u64 keys, u64 records, SHA-256 of all before this block
+	kindFile    = 'F' // since version 2: name, flags, and a piece of the content of a file
+	kindEnd     = 'E' // u64 keys, u64 records, since version 2 u64 files, SHA-256 of all before this block
+
+	order = "HKRFE"
 )
 
-const endSize = 8 + 8 + sha256.Size
+// The flags of a file.
+const (
+	flagSecret  = 1 << iota // whoever has it can pass for somebody else
+	flagLeftOut             // it was there, and its content is not in the backup
+	flagMore                // the next block has more of it
+	flagsKnown  = flagSecret | flagLeftOut | flagMore
+)
+
+const (
+	// nameMax is the longest name of a file in bytes.
+	nameMax = 255
+	// secretFilesMax is how many files may be secret.
+	secretFilesMax = 1000
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -46,13 +63,12 @@ type writer struct {
 	sum      Summary
 	progress Progress
 	digest   hash.Hash
-	head     Head
 	kind     byte // of what is in block
 	block    []byte
 }
 
 func newWriter(to io.Writer, head Head, progress Progress) *writer {
-	return &writer{to: to, sum: Summary{Head: head}, progress: progress, digest: sha256.New(), head: head}
+	return &writer{to: to, sum: Summary{Head: head}, progress: progress, digest: sha256.New()}
 }
 
 func (b *writer) key(key string, value []byte) error {
@@ -100,7 +116,7 @@ func (b *writer) begin() error {
 	if err := b.write(binary.BigEndian.AppendUint32([]byte(magic), version)); err != nil {
 		return err
 	}
-	head, err := json.Marshal(b.head)
+	head, err := json.Marshal(b.sum.Head)
 	if err != nil {
 		return err
 	}
@@ -111,7 +127,10 @@ func (b *writer) end() error {
 	if err := b.flush(); err != nil {
 		return err
 	}
-	body := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, b.sum.Keys), b.sum.Records)
+	var body []byte
+	for _, n := range []uint64{b.sum.Keys, b.sum.Records, b.sum.Files} {
+		body = binary.BigEndian.AppendUint64(body, n)
+	}
 	return b.put(kindEnd, b.digest.Sum(body))
 }
 
@@ -137,17 +156,18 @@ func (b *writer) write(p []byte) error {
 	return err
 }
 
-// visitor is told what a file holds, block by block. A nil func is not told.
+// visitor is told what a backup holds, block by block. A nil func is not told.
 type visitor struct {
 	keys   func([]store.Op) error // in the order of the keys
 	record func(data []byte) error
+	create func(name string, secret bool) (io.WriteCloser, error) // in the order of the names
 }
 
 // read reads a whole file. What the visitor was told is worth something only if read
 // returns no error.
 func read(from io.Reader, v visitor, progress Progress) (Summary, error) {
 	r := &reader{from: bufio.NewReaderSize(from, 64<<10), digest: sha256.New(), visitor: v}
-	err := r.file(progress)
+	err := errors.Join(r.all(progress), r.abandon())
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("the file ends after %d bytes, before its end has come: %w", r.sum.Bytes, store.ErrDamaged)
 	}
@@ -156,40 +176,40 @@ func read(from io.Reader, v visitor, progress Progress) (Summary, error) {
 
 type reader struct {
 	visitor
-	from   io.Reader
-	sum    Summary
-	digest hash.Hash
-	last   string // the key before
+	from    io.Reader
+	version uint32
+	sum     Summary
+	digest  hash.Hash
+	last    string         // the key before
+	file    piece          // the file before: its name, and the flags that a further piece of it has
+	out     io.WriteCloser // where the rest of that file goes; nil: it is complete
 }
 
-func (r *reader) file(progress Progress) error {
+func (r *reader) all(progress Progress) error {
 	if err := r.magic(); err != nil {
 		return err
 	}
-	kind, body, err := r.block(headMax)
-	if err != nil {
+	if err := r.head(); err != nil {
 		return err
-	}
-	if kind != kindHead {
-		return r.damaged("a block %q, expected %q", kind, kindHead)
-	}
-	if err := json.Unmarshal(body, &r.sum.Head); err != nil {
-		return r.damaged("its head is not readable: %v", err)
 	}
 	for before := byte(kindHead); ; {
 		digest := r.digest.Sum(nil)
-		if kind, body, err = r.block(blockMax); err != nil {
+		kind, body, err := r.block(blockMax)
+		if err != nil {
 			return err
 		}
-		switch {
-		case kind == kindEnd:
-			return r.end(body, digest)
-		case kind == kindKeys && before != kindRecords:
+		if at := strings.IndexByte(order, kind); at < max(1, strings.IndexByte(order, before)) || kind == kindFile && r.version < 2 {
+			return r.damaged("a block %q after %q", kind, before)
+		}
+		switch kind {
+		case kindKeys:
 			err = r.keyBlock(body)
-		case kind == kindRecords:
+		case kindRecords:
 			err = r.recordBlock(body)
-		default:
-			err = r.damaged("a block %q after %q", kind, before)
+		case kindFile:
+			err = r.fileBlock(body)
+		case kindEnd:
+			return r.end(body, digest)
 		}
 		if err != nil {
 			return err
@@ -209,10 +229,31 @@ func (r *reader) magic() error {
 	if err != nil {
 		return err
 	}
-	if v := binary.BigEndian.Uint32(b[len(magic):]); v > version || v == 0 {
-		return fmt.Errorf("it has version %d, and this program knows up to %d: %w", v, version, store.ErrNewerFormat)
+	if r.version = binary.BigEndian.Uint32(b[len(magic):]); r.version > version || r.version == 0 {
+		return fmt.Errorf("it has version %d, and this program knows up to %d: %w", r.version, version, store.ErrNewerFormat)
 	}
 	r.took(b)
+	return nil
+}
+
+func (r *reader) head() error {
+	kind, body, err := r.block(headMax)
+	if err != nil {
+		return err
+	}
+	if kind != kindHead {
+		return r.damaged("a block %q, expected %q", kind, kindHead)
+	}
+	if err := json.Unmarshal(body, &r.sum.Head); err != nil {
+		return r.damaged("its head is not readable: %v", err)
+	}
+	if r.version < 2 {
+		r.sum.Secrets = "" // of that version nothing secret was known
+		return nil
+	}
+	if _, err := ParseSecrets(string(r.sum.Secrets)); err != nil {
+		return r.damaged("its head: %v", err)
+	}
 	return nil
 }
 
@@ -303,20 +344,36 @@ func (r *reader) recordBlock(body []byte) error {
 // end compares what was read with what the last block says, and demands that nothing
 // follows.
 func (r *reader) end(body, digest []byte) error {
-	switch {
-	case len(body) != endSize:
-		return r.damaged("its end has %d bytes, expected %d", len(body), endSize)
-	case binary.BigEndian.Uint64(body) != r.sum.Keys || binary.BigEndian.Uint64(body[8:]) != r.sum.Records:
-		return r.damaged("%d keys and %d records, expected %d and %d", r.sum.Keys, r.sum.Records,
-			binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[8:]))
-	case !bytes.Equal(body[16:], digest):
-		return r.damaged("its SHA-256 is %x, expected %x", digest, body[16:])
+	if err := r.totals(body, digest); err != nil {
+		return err
 	}
 	switch n, err := io.ReadFull(r.from, make([]byte, 1)); {
 	case n > 0:
 		return r.damaged("something follows its end")
 	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("at byte %d: %w", r.sum.Bytes, err)
+	}
+	return nil
+}
+
+func (r *reader) totals(body, digest []byte) error {
+	if r.out != nil {
+		return r.damaged("the file %q is not complete", r.file.name)
+	}
+	found := []uint64{r.sum.Keys, r.sum.Records, r.sum.Files}
+	if r.version < 2 {
+		found = found[:2]
+	}
+	if want := 8*len(found) + sha256.Size; len(body) != want {
+		return r.damaged("its end has %d bytes, expected %d", len(body), want)
+	}
+	for i, what := range []string{"keys", "records", "files"}[:len(found)] {
+		if want := binary.BigEndian.Uint64(body[8*i:]); found[i] != want {
+			return r.damaged("%d %s, expected %d", found[i], what, want)
+		}
+	}
+	if want := body[8*len(found):]; !bytes.Equal(want, digest) {
+		return r.damaged("its SHA-256 is %x, expected %x", digest, want)
 	}
 	return nil
 }

@@ -27,22 +27,38 @@ func Verify(ctx context.Context, r io.Reader, progress Progress) (Summary, error
 	return sum, nil
 }
 
-// Restore puts what a backup holds into e, which is empty. Until it returns without
-// an error, e is [Unfinished], even after the loss of power: half a backup is not to
-// be taken for a store.
-func Restore(ctx context.Context, r io.Reader, e store.Engine, progress Progress) (Summary, error) {
-	if err := begin(ctx, e); err != nil {
+// Target is where a backup is restored.
+type Target struct {
+	Engine store.Engine // empty
+	// Create makes a file beside the store. The names are those of [File], in their
+	// order, each once; whoever does not know one returns an error. Its content is
+	// complete once it is closed without an error.
+	Create func(name string, secret bool) (io.WriteCloser, error)
+	// Commit makes the files durable. It is called last, when the whole backup has been
+	// found good; nil: there is nothing to do.
+	Commit func(Summary) error
+}
+
+// Restore puts what a backup holds into an engine, which is empty, and into files. Until
+// it returns without an error, the engine is [Unfinished], even after the loss of power:
+// half a backup is not to be taken for a store.
+func Restore(ctx context.Context, r io.Reader, to Target, progress Progress) (Summary, error) {
+	if err := begin(ctx, to.Engine); err != nil {
 		return Summary{}, fmt.Errorf("restore: %w", err)
 	}
 	sum, err := read(&interruptible{ctx, r}, visitor{
-		keys: func(ops []store.Op) error { return e.KV().Batch(ctx, ops) },
+		keys: func(ops []store.Op) error { return to.Engine.KV().Batch(ctx, ops) },
 		record: func(data []byte) error {
-			_, err := e.Journal().Append(ctx, data)
+			_, err := to.Engine.Journal().Append(ctx, data)
 			return err
 		},
+		create: to.Create,
 	}, progress)
+	if err == nil && to.Commit != nil {
+		err = to.Commit(sum)
+	}
 	if err == nil {
-		err = e.KV().Delete(ctx, unfinishedKey, store.PutOptions{})
+		err = to.Engine.KV().Delete(ctx, unfinishedKey, store.PutOptions{})
 	}
 	if err != nil {
 		return sum, fmt.Errorf("restore: %w", err)

@@ -186,7 +186,7 @@ func TestBackupWhilePublishersRun(t *testing.T) {
 	<-o.some
 	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "file.backup")
 	acked := o.soFar()
-	expect(t, 0, "not encrypted", "backup", "--data", data, file)
+	expect(t, 0, "not encrypted", "backup", "--with-secrets", "--data", data, file)
 	after := o.soFar()
 	s.kill()
 	o.stop()

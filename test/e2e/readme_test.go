@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,7 +96,7 @@ type tour struct {
 // free ports, so that whatever runs on the default ones is left alone.
 func newTour(t *testing.T) *tour {
 	t.Helper()
-	port, wsPort, err := freePorts()
+	tlsPort, wssPort, err := freePorts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,13 +117,15 @@ func newTour(t *testing.T) *tour {
 		"bin/fairlead": fmt.Sprintf(`#!/bin/sh
 command=$1; shift
 case $command in
-serve) exec %[1]s serve --listen mqtt://127.0.0.1:%[2]s --listen ws://127.0.0.1:%[3]s/mqtt "$@" ;;
-sub) exec %[1]s sub -p %[2]s -d "$@" ;;
-pub) exec %[1]s pub -p %[2]s "$@" ;;
-*) exec %[1]s "$command" "$@" -p %[2]s ;;
+serve) exec %[1]s serve --listen mqtts://127.0.0.1:%[2]s --listen wss://127.0.0.1:%[3]s/mqtt "$@" ;;
+sub) set -- -d "$@" ;;
 esac
-`, real, port, wsPort),
-		"path/mosquitto_sub": fmt.Sprintf("#!/bin/sh\nexec %s -p %s \"$@\"\n", mosquittoSub, port),
+case " $* " in
+*" --cafile "*) set -- -p %[2]s "$@" ;; # else through admin.sock
+esac
+exec %[1]s "$command" "$@"
+`, real, tlsPort, wssPort),
+		"path/mosquitto_sub": fmt.Sprintf("#!/bin/sh\nexec %s -p %s \"$@\"\n", mosquittoSub, tlsPort),
 	}
 	for name, text := range scripts {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
@@ -138,9 +141,9 @@ esac
 	return &tour{
 		t: t, dir: dir,
 		env:       append(os.Environ(), "PATH="+filepath.Join(dir, "path")+":"+os.Getenv("PATH")),
-		replace:   strings.NewReplacer("make run", recipe(t, "run"), "127.0.0.1:8083", "127.0.0.1:"+wsPort),
+		replace:   strings.NewReplacer("make run", recipe(t, "run"), "127.0.0.1:8084", "127.0.0.1:"+wssPort),
 		terminals: make(map[string]*terminal),
-		addrs:     []string{"127.0.0.1:" + port, "127.0.0.1:" + wsPort},
+		addrs:     []string{"127.0.0.1:" + tlsPort, "127.0.0.1:" + wssPort},
 	}
 }
 
@@ -231,10 +234,31 @@ func (r *tour) open(b block, name string) {
 				r.t.Fatalf("README.md:%d: %v\n%s", b.line, err, term.stderr)
 			}
 		}
+		r.awaitSocket(b)
 		return
 	}
 	if !term.stderr.await(subscribed) {
 		r.t.Fatalf("README.md:%d: %s does not say that it is subscribed:\n%s%s", b.line, name, term.stdout, term.stderr)
+	}
+}
+
+// awaitSocket returns once the broker's admin.sock, which opens last, takes connections.
+func (r *tour) awaitSocket(b block) {
+	r.t.Helper()
+	late := time.After(patience)
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		conn, err := net.Dial("unix", filepath.Join(r.dir, "fairlead-data", "admin.sock"))
+		if err == nil {
+			_ = conn.Close() // it has served its purpose
+			return
+		}
+		select {
+		case <-again.C:
+		case <-late:
+			r.t.Fatalf("README.md:%d: %v", b.line, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -52,6 +53,10 @@ type scenario struct {
 	// figure, or, where absolute is set, at most this much.
 	must, aim float64
 	absolute  bool
+	// Of the group security: the brokers that it is for, and how many rounds it has if
+	// those are fewer than the group's.
+	brokers []string
+	rounds  func(options) int
 }
 
 // groups are those of the page, in its order. It is a function, since the table
@@ -78,6 +83,11 @@ func groups() []group {
 			scenarios: scaleScenarios, peers: []peer{{"fairlead", fairleadAtScale}},
 			rounds: func(options) int { return 1 }, write: (*report).scale,
 		},
+		{
+			name: "security", about: "what certificates, policies and revocation cost", target: "bench-security",
+			scenarios: securityScenarios(), peers: []peer{{"mosquitto", mosquittoMutualTLS}, {"fairlead", fairleadWithIdentity}, {"open", fairlead}},
+			rounds: func(o options) int { return max(o.repeat, o.pairs) }, swing: true, write: (*report).security,
+		},
 	}
 }
 
@@ -91,7 +101,12 @@ func groupNames() []string {
 
 // suits reports whether the scenario is for the broker: the disk alone has no part
 // but in what is compared with it.
-func (s scenario) suits(b broker) bool { return b.probe == nil || s.name == ackScenario }
+func (s scenario) suits(b broker) bool {
+	if s.brokers != nil {
+		return slices.Contains(s.brokers, b.name)
+	}
+	return b.probe == nil || s.name == ackScenario
+}
 
 var coreScenarios = []scenario{
 	{name: "qos0-1to1", args: "qos0-1to1", metric: cpuPerMessage, must: 0.15, aim: 0.10},

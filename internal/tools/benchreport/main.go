@@ -37,6 +37,9 @@ type options struct {
 	pairs      int
 	seconds    float64
 	n          int            // of the group scale
+	devices    int            // in the registry of policy-qos0
+	rules      int            // in the policies of policy-qos0
+	live       int            // connections of revoke
 	only       *regexp.Regexp // of scenario names
 	brokers    *regexp.Regexp // of broker names
 	reportOnly bool
@@ -64,10 +67,13 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.dir, "dir", os.TempDir(), "where brokers keep their data; on the disk that is to be measured")
 	fs.StringVar(&o.out, "out", "docs/performance.md", "the page to write")
 	fs.StringVar(&o.lock, "lock", filepath.Join(os.TempDir(), "fairlead-bench.lock"), "file whose lock keeps measurements on this machine apart")
-	fs.IntVar(&o.repeat, "repeat", 5, "rounds of core and durable; the report has their median")
-	fs.IntVar(&o.pairs, "pairs", 20, "rounds of memory")
+	fs.IntVar(&o.repeat, "repeat", 5, "rounds of core, durable and security; the report has their median")
+	fs.IntVar(&o.pairs, "pairs", 20, "rounds of memory, and of policy-qos0 in security")
 	fs.Float64Var(&o.seconds, "dur", 0, "stop publishing after so many seconds; 0: the scenario's own")
 	fs.IntVar(&o.n, "n", 1_000_000, "messages, sessions and retained messages of scale")
+	fs.IntVar(&o.devices, "devices", 100_000, "devices in the registry of policy-qos0 in security")
+	fs.IntVar(&o.rules, "rules", 1000, "rules in the policies of policy-qos0 in security")
+	fs.IntVar(&o.live, "live", 20_000, "connections of revoke in security; as many as the limit of open files allows")
 	fs.StringVar(&only, "only", "", "regular expression of scenario names")
 	fs.StringVar(&brokers, "brokers", "", "regular expression of broker names, as in the report")
 	fs.BoolVar(&o.reportOnly, "report", false, "write the page of the results that are there, measuring nothing")
@@ -78,7 +84,7 @@ func parse(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("%q: expected flags only", fs.Arg(0))
 	}
-	for name, n := range map[string]int{"-repeat": o.repeat, "-pairs": o.pairs, "-n": o.n} {
+	for name, n := range map[string]int{"-repeat": o.repeat, "-pairs": o.pairs, "-n": o.n, "-devices": o.devices, "-rules": o.rules, "-live": o.live} {
 		if n < 1 {
 			return o, fmt.Errorf("%s %d: expected at least 1", name, n)
 		}
@@ -148,6 +154,7 @@ func (g group) measureInto(ctx context.Context, o options) (done bool, err error
 		log, copies = os.Stderr, os.Stdout
 	}
 	b := &bench{options: o, group: g, log: log}
+	defer func() { err = errors.Join(err, b.removeFleets()) }()
 	if g.name == "core" {
 		if b.loadgen, err = buildLoadgen(ctx, o); errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintf(log, "no load generator in %s: the group core is not measured (set BENCH_DIR)\n", o.benchDir)
@@ -171,6 +178,7 @@ func (g group) measureInto(ctx context.Context, o options) (done bool, err error
 	h := header{
 		Group: g.name, Date: time.Now().UTC().Format(time.DateOnly), Machine: thisMachine(), Disk: fileSystem(o.dir),
 		Missing: missing, Seconds: o.seconds, Micro: microBenchmarks(o, g),
+		Devices: o.devices, Rules: o.rules,
 	}
 	for _, p := range b.brokers {
 		h.Versions = append(h.Versions, p.version)

@@ -7,8 +7,8 @@ import (
 
 const pageHead = `# Performance
 
-Written by ` + "`make bench`, `make bench-durable` and `make bench-scale`" + `: each replaces its own
-parts and leaves the others as they are. Do not edit.
+Written by ` + "`make bench`, `make bench-durable`, `make bench-scale` and `make bench-security`" + `:
+each replaces its own parts and leaves the others as they are. Do not edit.
 
 Compare figures of one part, which come from one run, and not with those of other
 parts, machines or days: CPU per message differs by up to 20 % between rounds on a

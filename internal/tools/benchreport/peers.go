@@ -39,6 +39,15 @@ type layout struct {
 	dir           string
 	port, tlsPort string
 	cert, key     string
+	fleet         *fleet // of the group security
+}
+
+// portOf is where the client connects.
+func (l layout) portOf(o login) string {
+	if o.tls != nil {
+		return l.tlsPort
+	}
+	return l.port
 }
 
 // A peer is a broker that has yet to be found or built. An error says why it can't be

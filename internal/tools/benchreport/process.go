@@ -133,6 +133,33 @@ func kibOf(text, name string) int64 {
 	return 0
 }
 
+// cpu is the processor time that the process has used so far, in seconds.
+func (p *process) cpu() (float64, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("CPU time of the broker: %w", err)
+	}
+	return cpuOf(string(stat))
+}
+
+// cpuOf reads /proc/PID/stat, whose second field is a name in parentheses that may hold
+// anything.
+func cpuOf(stat string) (seconds float64, err error) {
+	const perSecond = 100 // ticks: proc(5), what Linux tells programs
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%d fields behind the name in /proc/PID/stat, expected at least 13", len(fields))
+	}
+	for _, ticks := range fields[11:13] { // utime, stime
+		n, err := strconv.ParseUint(ticks, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("CPU time in /proc/PID/stat: %w", err)
+		}
+		seconds += float64(n) / perSecond
+	}
+	return seconds, nil
+}
+
 // forgetPeak makes the kernel begin anew with the most memory that the process has
 // had.
 func (p *process) forgetPeak() error {

@@ -24,6 +24,17 @@ func TestMemoryOfAProcess(t *testing.T) {
 	}
 }
 
+func TestCPUOf(t *testing.T) {
+	if got, err := cpuOf("7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0"); err != nil || got != 2 {
+		t.Errorf("cpuOf = %v, %v, want 2", got, err)
+	}
+	for _, bad := range []string{"", "7 (x) S 1", "7 (x) S 1 2 3 4 5 6 7 8 9 10 -1 50"} {
+		if got, err := cpuOf(bad); err == nil {
+			t.Errorf("cpuOf(%q) = %v, want an error", bad, got)
+		}
+	}
+}
+
 func TestDiskUse(t *testing.T) {
 	dir := t.TempDir()
 	empty, err := diskUse(dir)

@@ -55,6 +55,8 @@ type header struct {
 	Missing  []string `json:"missing"`  // brokers that could not be had, and why
 	Seconds  float64  `json:"seconds"`  // -dur, where it was shortened
 	Micro    []string `json:"micro"`    // lines of the benchmarks beside the code
+	Devices  int      `json:"devices"`  // -devices
+	Rules    int      `json:"rules"`    // -rules
 }
 
 // A report is a file of results: one part of docs/performance.md.

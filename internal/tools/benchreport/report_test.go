@@ -101,7 +101,7 @@ func TestMemory(t *testing.T) {
 		low, high float64
 		want      string
 	}{{0.9, 1.03, "yes"}, {0.9, 1.04, "undecided: more pairs are needed"}, {1.031, 1.04, "no"}} {
-		if got := verdict(tt.low, tt.high); got != tt.want {
+		if got := verdict(tt.low, tt.high, memoryMust); got != tt.want {
 			t.Errorf("verdict(%v, %v) = %q, want %q", tt.low, tt.high, got, tt.want)
 		}
 	}

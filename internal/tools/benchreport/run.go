@@ -47,6 +47,7 @@ type bench struct {
 	group   group
 	loadgen string // the generator of the group core
 	brokers []broker
+	fleets  map[string]*fleet // of the group security, by scenario
 	log     io.Writer
 }
 
@@ -65,7 +66,7 @@ func (b *bench) measure(ctx context.Context, out io.Writer) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if !s.suits(broker) {
+				if !s.suits(broker) || s.rounds != nil && round >= s.rounds(b.options) {
 					continue
 				}
 				r := b.one(ctx, s, broker)
@@ -152,12 +153,16 @@ func (b *bench) publishing(s scenario) float64 {
 
 // generate runs the load generator and reads what it says.
 func (b *bench) generate(ctx context.Context, s scenario, broker broker, l layout, pid int) (result, error) {
+	if b.group.name == "core" {
+		return b.load(ctx, s, b.loadgenLine(s, broker, l, pid))
+	}
+	return b.load(ctx, s, b.benchLine(s, l, pid))
+}
+
+// load runs a command line that makes the load of the scenario.
+func (b *bench) load(ctx context.Context, s scenario, line []string) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
-	line := b.loadgenLine(s, broker, l, pid)
-	if b.group.name != "core" {
-		line = b.benchLine(s, l, pid)
-	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopPatience

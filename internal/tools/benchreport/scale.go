@@ -32,6 +32,7 @@ type rig struct {
 	*bench
 	broker broker
 	l      layout
+	probe  login // of the first client
 	p      *process
 	begin  time.Time
 	r      result
@@ -39,19 +40,27 @@ type rig struct {
 
 // onRig runs try with a broker of its own in an empty directory.
 func onRig(ctx context.Context, b *bench, broker broker, try func(ctx context.Context, s *rig) error) (result, error) {
-	l, err := newLayout(b.dir)
+	s := &rig{bench: b, broker: broker, probe: login{id: "probe"}, r: result{"n": float64(b.n)}}
+	return s.run(ctx, try)
+}
+
+// run gives the rig a directory and a broker, and runs try with them.
+func (s *rig) run(ctx context.Context, try func(ctx context.Context, s *rig) error) (result, error) {
+	l, err := newLayout(s.dir)
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(l.dir)
-	s := &rig{bench: b, broker: broker, l: l, begin: time.Now(), r: result{"n": float64(b.n)}}
+	l.fleet = s.l.fleet
+	s.l, s.begin = l, time.Now()
 	defer func() {
 		if s.p != nil {
 			s.p.end()
 		}
 	}()
-	_, err = s.start(ctx)
+	took, err := s.start(ctx)
 	if err == nil {
+		s.r["start_seconds"] = took.Seconds()
 		err = try(ctx, s)
 	}
 	if err != nil && s.p != nil {
@@ -63,7 +72,7 @@ func onRig(ctx context.Context, b *bench, broker broker, try func(ctx context.Co
 
 // say shows how far a run is that takes minutes.
 func (s *rig) say(format string, args ...any) {
-	fmt.Fprintf(s.log, "scale  %6.1f s  "+format+"\n", append([]any{time.Since(s.begin).Seconds()}, args...)...)
+	fmt.Fprintf(s.log, "%s  %6.1f s  "+format+"\n", append([]any{s.group.name, time.Since(s.begin).Seconds()}, args...)...)
 }
 
 // start runs the broker and returns how long it takes from exec to the first CONNACK.
@@ -78,7 +87,7 @@ func (s *rig) start(ctx context.Context) (time.Duration, error) {
 	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()
 	for {
-		c, err := dial(ctx, s.l.port, "probe", false)
+		c, err := s.probe.dial(ctx, s.l.portOf(s.probe))
 		if err == nil {
 			took := time.Since(begin)
 			return took, c.leave()

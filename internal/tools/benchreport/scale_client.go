@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,24 +27,53 @@ type client struct {
 // replyPatience is how long a broker may be silent where something is expected.
 const replyPatience = 5 * time.Minute
 
-// dial connects to the loopback port. durable: the session outlives the connection
-// for ever.
+// A login is how a client connects.
+type login struct {
+	id             string
+	durable        bool        // the session outlives the connection for ever
+	user, password string      // none is shown if user is empty
+	tls            *tls.Config // nil: plaintext
+}
+
+// dial connects anonymously to the loopback port.
 func dial(ctx context.Context, port, id string, durable bool) (*client, error) {
+	return login{id: id, durable: durable}.dial(ctx, port)
+}
+
+// connect is what the client says first.
+func (o login) connect() *packet.Connect {
+	p := &packet.Properties{ReceiveMaximum: math.MaxUint16}
+	p.Mark(mqtt.ReceiveMaximum)
+	if o.durable {
+		p.SessionExpiry = math.MaxUint32
+		p.Mark(mqtt.SessionExpiryInterval)
+	}
+	shown := o.user != ""
+	return &packet.Connect{
+		Version: mqtt.V5, ClientID: o.id, CleanStart: !o.durable, Properties: p,
+		HasUser: shown, User: o.user, HasPassword: shown, Password: []byte(o.password),
+	}
+}
+
+// dial connects to the loopback port.
+func (o login) dial(ctx context.Context, port string) (*client, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", "127.0.0.1:"+port)
 	if err != nil {
 		return nil, err
 	}
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	if o.tls != nil {
+		secure := tls.Client(nc, o.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("connect %s: %w", o.id, err)
+		}
+		nc = secure
+	}
 	c := &client{Conn: nc, window: math.MaxUint16}
 	c.reader.Version = mqtt.V5
-	p := &packet.Properties{ReceiveMaximum: math.MaxUint16}
-	p.Mark(mqtt.ReceiveMaximum)
-	if durable {
-		p.SessionExpiry = math.MaxUint32
-		p.Mark(mqtt.SessionExpiryInterval)
-	}
-	answer, err := c.ask(&packet.Connect{Version: mqtt.V5, ClientID: id, CleanStart: !durable, Properties: p}, packet.CONNACK)
+	answer, err := c.ask(o.connect(), packet.CONNACK)
 	if err != nil {
 		nc.Close()
 		return nil, err
@@ -51,7 +81,7 @@ func dial(ctx context.Context, port, id string, durable bool) (*client, error) {
 	connack := answer.(*packet.Connack)
 	if connack.Reason.Failed() {
 		nc.Close()
-		return nil, fmt.Errorf("connect %s: %v", id, connack.Reason)
+		return nil, fmt.Errorf("connect %s: %v", o.id, connack.Reason)
 	}
 	c.present = connack.SessionPresent
 	if connack.Properties.Has(mqtt.ReceiveMaximum) {
@@ -150,11 +180,20 @@ func (c *client) leave() error {
 	err := c.send(&packet.Disconnect{})
 	c.SetReadDeadline(time.Now().Add(time.Second))
 	c.Read(make([]byte, 1))
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+	c.abandon()
+	return err
+}
+
+// abandon closes the connection without a word, and gives the port back at once.
+func (c *client) abandon() {
+	plain := c.Conn
+	if secure, ok := plain.(*tls.Conn); ok {
+		plain = secure.NetConn()
+	}
+	if tcp, ok := plain.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-	c.Close()
-	return err
+	plain.Close()
 }
 
 // publication is a row of messages with the numbers 0 to n-1, which their payloads
