@@ -248,7 +248,7 @@ func TestRestrictInTrouble(t *testing.T) {
 		sub.hello(mqtt.V5, "sub", expiry(1000))
 		sub.want("CONNACK present=false 0x88 Server unavailable", "closed")
 		w.faults.FailAppends(0, nil)
-		sub = w.resumed(mqtt.V5, "sub")
+		w.resumed(mqtt.V5, "sub")
 		pub := w.connect(mqtt.V5, "pub")
 		pub.publish("b/1", "", mqtt.QoS1)
 		pub.want("PUBACK 1 0x10 No matching subscribers")

@@ -820,3 +820,20 @@ func TestViolations(t *testing.T) {
 		})
 	}
 }
+
+// TestRetainedAtEachQoS sends Retained Messages at the QoS that they and the subscription
+// have, with and without a store.
+func TestRetainedAtEachQoS(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		pub := w.connect(mqtt.V5, "pub")
+		for q := range mqtt.QoS(3) {
+			pub.publish(fmt.Sprintf("r/%d", q), "x", q, asRetained)
+		}
+		pub.want("PUBACK 1 0x10 No matching subscribers", "PUBREC 2 0x10 No matching subscribers")
+		for _, id := range []string{"ends", "stays"} {
+			sub := w.connect(mqtt.V5, id, expiry(uint32(len(id)-4)*100))
+			sub.subscribe("r/+", mqtt.QoS2)
+			sub.want(`PUBLISH r/0 "x" retain`, `PUBLISH r/1 "x" qos=1 id=1 retain`, `PUBLISH r/2 "x" qos=2 id=2 retain`)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"sync"
@@ -14,26 +15,50 @@ import (
 // device is a client as the standard describes it: it remembers what a client has to
 // remember, and tells the model what it does and sees.
 type device struct {
-	stage    *stage
-	name     string
-	v        mqtt.Version
-	link     *wire   // nil: no connection
-	wires    []*wire // all there have been
-	session  *past   // what the model knows of the Session; nil: there is none
-	asked    deed    // the latest CONNECT
-	asksWill *message
+	stage     *stage
+	name      string
+	v         mqtt.Version
+	link      *wire   // nil: no connection
+	wires     []*wire // all there have been
+	session   *past   // what the model knows of the Session; nil: there is none
+	asked     deed    // the latest CONNECT
+	returning bool    // the client has connected as before, of its own accord
+	anew      bool    // it wants a new Session, and does not know whether it has got one
+	asksWill  *message
 
 	// The client's part of the Session State.
-	received map[mqtt.PacketID]string // QoS 2 messages that are not released
-	out      []*outgoing
-	// burnt are those of QoS 2 messages that were refused: a record that failed may
-	// be on disk after a crash, and then a new message would be taken for them.
-	burnt map[mqtt.PacketID]bool
+	received  map[mqtt.PacketID]string // QoS 2 messages that are not released
+	releasing map[mqtt.PacketID]string // those that are, and wait for PUBCOMP
+	out       []*outgoing
+	// refused are those of QoS 2 messages that were refused and not used again since.
+	refused map[mqtt.PacketID]bool
 
 	patience patience
-	owed     []packet.Packet
+	owed     []answer
+	given    map[given]bool
 	waiting  map[mqtt.PacketID]func(mqtt.ReasonCode) // SUBACK, UNSUBACK
 	retained map[string]string
+	view     []sight
+}
+
+// answer is an acknowledgement that the client owes for the message with the key.
+type answer struct {
+	packet.Packet
+	key string
+}
+
+// given says that an acknowledgement of this type has been given for the message.
+type given struct {
+	key  string
+	kind packet.Type
+}
+
+// sight is something that the client has seen: a message, or what an answer says.
+type sight struct {
+	event
+	by  string   // the publisher
+	key string   // of the message
+	of  mqtt.QoS // at which it was published
 }
 
 type patience int
@@ -48,7 +73,6 @@ const (
 type outgoing struct {
 	*message
 	id       mqtt.PacketID
-	bytes    int
 	released bool
 }
 
@@ -58,6 +82,7 @@ type wire struct {
 	out      chan []byte
 	accepted bool // CONNACK has come
 	deaf     bool // nothing more arrives
+	stalled  bool // nothing more arrives but the end
 	flight   map[mqtt.PacketID]bool
 	most     int // Receive Maximum
 
@@ -67,7 +92,8 @@ type wire struct {
 }
 
 func newDevice(s *stage, name string, v mqtt.Version) *device {
-	return &device{stage: s, name: name, v: v, received: map[mqtt.PacketID]string{}, burnt: map[mqtt.PacketID]bool{},
+	return &device{stage: s, name: name, v: v,
+		received: map[mqtt.PacketID]string{}, releasing: map[mqtt.PacketID]string{}, given: map[given]bool{}, refused: map[mqtt.PacketID]bool{},
 		waiting: map[mqtt.PacketID]func(mqtt.ReasonCode){}, retained: map[string]string{}}
 }
 
@@ -110,7 +136,7 @@ func (w *wire) read(v mqtt.Version) {
 			w.nc.Close()
 			return
 		}
-		w.in = append(w.in, eventOf(p))
+		w.in = append(w.in, eventOf(p, v))
 		w.mu.Unlock()
 	}
 }
@@ -121,41 +147,68 @@ func (d *device) send(p packet.Packet) {
 		panic(err)
 	}
 	d.link.out <- b
+	switch p.Type() {
+	case packet.PUBLISH, packet.SUBSCRIBE, packet.UNSUBSCRIBE:
+		if d.stage.model.trouble {
+			d.session.hears = notYet // the broker may not notice soon that the client has gone
+		}
+	}
 }
 
 // up reports whether the client may send what it likes.
 func (d *device) up() bool { return d.link != nil && d.link.accepted }
 
 func (d *device) connect(x deed) {
+	x.clean = x.clean || d.anew
+	hears := notYet
+	if x.clean && d.session != nil { // the Session ends with the connection
+		hears = d.session.hears
+	}
 	d.lose() // of two connections the broker ends the older
+	if d.session != nil {
+		d.session.hears = hears
+	}
 	if d.v < mqtt.V5 {
 		x.n = 0
-		if x.other = 100_000; x.clean {
-			x.other = 0
+		if x.expiry = forever; x.clean {
+			x.expiry = 0
 		}
 		x.will = min(x.will, 0)
 	}
+	d.asksWill, d.returning = nil, false
+	if x.will >= 0 {
+		d.asksWill = d.stage.model.will(d.name, x.qos)
+	}
+	if s := d.session; x.clean && s != nil && s.pending != nil {
+		s.pending.due = time.Now() // the Session ends
+	}
+	d.ask(x)
+}
+
+// again connects as before, as a client does that has lost its connection.
+func (d *device) again() {
+	x := d.asked
+	x.clean, d.returning = false, true
+	d.ask(x)
+}
+
+func (d *device) ask(x deed) {
 	c := &packet.Connect{Version: d.v, ClientID: d.name, CleanStart: x.clean}
 	if d.v >= mqtt.V5 {
-		c.Properties = &packet.Properties{SessionExpiry: uint32(x.other)}
+		c.Properties = &packet.Properties{SessionExpiry: uint32(x.expiry)}
 		c.Properties.Mark(mqtt.SessionExpiryInterval)
 		if x.n > 0 {
 			c.Properties.Mark(mqtt.ReceiveMaximum)
 			c.Properties.ReceiveMaximum = uint16(x.n)
 		}
 	}
-	d.asksWill = nil
-	if x.will >= 0 {
-		d.asksWill = d.stage.model.will(d.name, x.qos)
-		c.Will = &packet.Will{Topic: d.asksWill.topic, Payload: []byte(d.asksWill.key), QoS: x.qos, Delay: uint32(x.will)}
+	if w := d.asksWill; w != nil {
+		c.Will = &packet.Will{Topic: w.topic, Payload: []byte(w.key), QoS: w.qos, Delay: uint32(x.will)}
 	}
-	if s := d.session; x.clean && s != nil && s.pending != nil {
-		s.pending.due = time.Now() // the Session ends
-	}
-	if might, _ := d.session.present(time.Now(), x.clean); !might {
+	if might, _ := d.session.present(time.Now(), false); !might {
 		d.reset()
 	}
-	d.asked = x
+	d.asked, d.anew = x, x.clean
 	d.link = d.dial()
 	d.link.most = x.n
 	d.send(c)
@@ -164,24 +217,33 @@ func (d *device) connect(x deed) {
 // reset begins a Session anew.
 func (d *device) reset() {
 	clear(d.received)
-	clear(d.burnt)
+	clear(d.releasing)
+	clear(d.given)
+	clear(d.refused)
 	d.out = nil
 }
 
-func (d *device) disconnect(how int) {
+func (d *device) disconnect(x deed) {
 	if !d.up() {
 		return
 	}
-	switch {
-	case how == 2:
-		d.link.nc.Close()
-	case how == 1 && d.v >= mqtt.V5:
-		d.send(&packet.Disconnect{Reason: mqtt.DisconnectWithWill})
-	default:
-		how = 0
-		d.send(&packet.Disconnect{})
+	if x.expiry >= 0 && (x.n == 2 || d.v < mqtt.V5 || d.asked.expiry == 0) { // [MQTT-3.14.2-2]
+		x.expiry = -1
 	}
-	d.stage.model.lost(d, how == 0)
+	p := &packet.Disconnect{Reason: mqtt.Success}
+	if x.n == 1 && d.v >= mqtt.V5 {
+		p.Reason = mqtt.DisconnectWithWill
+	}
+	if x.expiry >= 0 {
+		p.Properties = &packet.Properties{SessionExpiry: uint32(x.expiry)}
+		p.Properties.Mark(mqtt.SessionExpiryInterval)
+	}
+	if x.n == 2 {
+		d.link.nc.Close()
+	} else {
+		d.send(p)
+	}
+	d.stage.model.lost(d, x.n < 2 && p.Reason == mqtt.Success, x.expiry)
 	d.forget()
 }
 
@@ -191,11 +253,19 @@ func (d *device) lose() {
 		return
 	}
 	if d.link.accepted {
-		d.stage.model.lost(d, false)
+		d.stage.model.lost(d, false, -1)
 	} else {
 		d.stage.model.unanswered(d)
 	}
 	d.forget()
+}
+
+// stall lets nothing more arrive that the broker sends. What the client sends does.
+func (d *device) stall() {
+	if d.up() {
+		d.link.stalled = true
+		d.session.hears = notYet
+	}
 }
 
 func (d *device) forget() {
@@ -221,19 +291,18 @@ func (d *device) cut() {
 // freeID is the lowest one: what uses one again too early shows.
 func (d *device) freeID() mqtt.PacketID {
 	for id := mqtt.PacketID(1); ; id++ {
-		if d.waiting[id] == nil && !d.burnt[id] && !slices.ContainsFunc(d.out, func(o *outgoing) bool { return o.id == id }) {
+		if d.waiting[id] == nil && !slices.ContainsFunc(d.out, func(o *outgoing) bool { return o.id == id }) {
 			return id
 		}
 	}
 }
 
-func (d *device) publish(topic string, q mqtt.QoS, retain bool, bytes int) {
+func (d *device) publish(x deed) {
 	if !d.up() || len(d.out) > 300 {
 		return
 	}
-	o := &outgoing{message: d.stage.model.publish(d.name, topic, q, retain && bytes == 0), bytes: bytes}
-	o.retain = retain
-	if q > 0 {
+	o := &outgoing{message: d.stage.model.publish(d.name, x)}
+	if x.qos > 0 {
 		o.id = d.freeID()
 		d.out = append(d.out, o)
 	}
@@ -242,26 +311,43 @@ func (d *device) publish(topic string, q mqtt.QoS, retain bool, bytes int) {
 
 func (d *device) transmit(o *outgoing, dup bool) {
 	p := &packet.Publish{Topic: []byte(o.topic), QoS: o.qos, ID: o.id, Retain: o.retain, Dup: dup}
-	if o.bytes > 0 {
+	if !o.empty {
 		p.Payload = append([]byte(o.key+" "), make([]byte, o.bytes)...)
 	}
+	if d.v < mqtt.V5 {
+		o.expiry = 0
+	}
+	if o.expiry > 0 {
+		p.HasExpiry, p.Expiry = true, uint32(o.expiry/time.Second)
+	}
+	o.last = time.Now()
 	d.send(p)
 }
 
-func (d *device) subscribe(filter string, q mqtt.QoS) {
-	if !d.up() {
+func (d *device) subscribe(x deed) {
+	if !d.up() || len(d.waiting) > 0 {
 		return
 	}
-	if d.session.isShared(filter) {
-		q = max(q, 1) // what a member takes at QoS 0 may be lost with its connection
+	w := &wish{options: x.sub, filter: x.name, qos: x.qos}
+	if isShared(x.name) {
+		w.qos = max(w.qos, 1) // what a member takes at QoS 0 may be lost with its connection
 	}
-	id := d.freeID()
-	d.waiting[id] = d.stage.model.subscribe(d.session, filter, q)
-	d.send(&packet.Subscribe{ID: id, Subscriptions: []packet.Subscription{{Filter: filter, QoS: q}}})
+	p := &packet.Subscribe{ID: d.freeID()}
+	if d.v < mqtt.V5 {
+		w.options = options{}
+	} else {
+		w.id = filterID(x.name)
+		p.Properties = &packet.Properties{SubscriptionID: w.id}
+		p.Properties.Mark(mqtt.SubscriptionIdentifier)
+	}
+	p.Subscriptions = []packet.Subscription{{Filter: x.name, QoS: w.qos,
+		NoLocal: w.noLocal, RetainAsPublished: w.asPublished, RetainHandling: w.handling}}
+	d.waiting[p.ID] = d.stage.model.subscribe(d.session, w)
+	d.send(p)
 }
 
 func (d *device) unsubscribe(filter string) {
-	if !d.up() {
+	if !d.up() || len(d.waiting) > 0 {
 		return
 	}
 	id := d.freeID()
@@ -278,27 +364,44 @@ func (d *device) giveAcks(n int, p patience) {
 		n = len(d.owed)
 	}
 	for range min(n, len(d.owed)) {
-		d.give(d.owed[0])
+		a := d.owed[0]
 		d.owed = d.owed[1:]
+		d.give(a)
 	}
 }
 
-func (d *device) owe(p packet.Packet) {
-	if d.patience == atOnce || d.patience == onlyPubrec && p.Type() == packet.PUBREC {
-		d.give(p)
+// owe answers the message with the key at once, or when its time has come. In a steady
+// history a client answers at once what it has answered before, so that repetitions
+// change nothing, and for the same reason the rest in the order in which the messages
+// came first.
+func (d *device) owe(p packet.Packet, key string) {
+	a := answer{p, key}
+	if d.patience == atOnce || d.patience == onlyPubrec && p.Type() == packet.PUBREC ||
+		d.stage.steady && (key == "" || d.given[given{key, p.Type()}]) {
+		d.give(a)
 		return
 	}
-	d.owed = append(d.owed, p)
+	d.owed = append(d.owed, a)
+	if d.stage.steady {
+		slices.SortStableFunc(d.owed, func(a, b answer) int { return cmp.Compare(d.place(a.key), d.place(b.key)) })
+	}
 }
 
-func (d *device) give(p packet.Packet) {
-	switch p := p.(type) {
+// place is when the message came first.
+func (d *device) place(key string) int {
+	return slices.IndexFunc(d.view, func(s sight) bool { return s.key == key })
+}
+
+func (d *device) give(a answer) {
+	d.given[given{a.key, a.Type()}] = true
+	switch p := a.Packet.(type) {
 	case *packet.Puback:
 		delete(d.link.flight, p.ID)
 	case *packet.Pubcomp:
 		delete(d.link.flight, p.ID)
+		delete(d.releasing, p.ID)
 	}
-	d.send(p)
+	d.send(a.Packet)
 }
 
 // ended reports whether the broker has ended the connection.
@@ -322,7 +425,7 @@ func (d *device) work() bool {
 	w.in = nil
 	w.mu.Unlock()
 	for _, e := range in {
-		if !w.deaf {
+		if !w.deaf && !w.stalled {
 			d.event(e)
 		}
 	}
@@ -344,8 +447,11 @@ func (d *device) event(e event) {
 	case packet.PUBLISH:
 		d.message(e)
 	case packet.PUBREL:
-		delete(d.received, e.id)
-		d.owe(&packet.Pubcomp{ID: e.id})
+		if key, ok := d.received[e.id]; ok {
+			delete(d.received, e.id)
+			d.releasing[e.id] = key
+		}
+		d.owe(&packet.Pubcomp{ID: e.id}, d.releasing[e.id])
 	case packet.PUBACK, packet.PUBREC, packet.PUBCOMP:
 		d.answer(e)
 	case packet.SUBACK, packet.UNSUBACK:
@@ -358,6 +464,7 @@ func (d *device) event(e event) {
 		if len(e.reasons) > 0 {
 			r = e.reasons[0]
 		}
+		d.view = append(d.view, sight{event: e})
 		done(r)
 	case packet.DISCONNECT:
 		if !d.stage.mayRefuse() {
@@ -378,8 +485,11 @@ func (d *device) connack(e event) {
 		d.forget()
 		return
 	}
-	d.link.accepted = true
+	d.link.accepted, d.anew = true, false
 	d.stage.model.connected(d, e.present)
+	if !d.returning {
+		d.view = append(d.view, sight{event: e})
+	}
 	if !e.present {
 		d.reset()
 		return
@@ -403,23 +513,27 @@ func (d *device) message(e event) {
 		}
 	}
 	key := keyOf(e.payload)
+	x := m.messages[key]
+	if x != nil {
+		d.view = append(d.view, sight{e, x.by, key, x.qos})
+	}
 	switch e.qos {
 	case mqtt.QoS1:
-		d.owe(&packet.Puback{ID: e.id})
+		d.owe(&packet.Puback{ID: e.id}, key)
 	case mqtt.QoS2:
-		d.owe(&packet.Pubrec{ID: e.id})
 		before, again := d.received[e.id]
+		d.received[e.id] = key
+		d.owe(&packet.Pubrec{ID: e.id}, key)
 		if again && before != key {
 			m.fail("%s: message %s has packet id %d of %s, which is not released", d.name, key, e.id, before)
 		}
 		if again {
+			d.view = d.view[:len(d.view)-1]
 			return
 		}
-		d.received[e.id] = key
 	}
 	if e.retain {
 		d.retained[e.topic] = key
-		return
 	}
 	if e.payload == "" {
 		return // it only removes what is retained
@@ -443,20 +557,21 @@ func (d *device) answer(e event) {
 		if !o.released {
 			m.fail("%s: PUBCOMP %d before PUBREL", d.name, e.id)
 		}
+		delete(d.refused, e.id)
 		d.out = slices.Delete(d.out, i, i+1)
 	case failed:
 		if !d.stage.mayRefuse() {
 			m.fail("%s: %s is refused: %v", d.name, o.key, e.reasons[0])
 		}
-		if e.kind == packet.PUBREC {
-			d.burnt[e.id] = true
-		}
+		d.refused[e.id] = e.kind == packet.PUBREC
 		d.out = slices.Delete(d.out, i, i+1)
 	case e.kind == packet.PUBACK:
 		m.acknowledged(o.message)
 		d.out = slices.Delete(d.out, i, i+1)
 	default:
-		m.acknowledged(o.message)
+		if repeatIsTaken || !o.resent || !d.refused[e.id] {
+			m.acknowledged(o.message)
+		}
 		o.released = true
 		d.send(&packet.Pubrel{ID: e.id})
 	}

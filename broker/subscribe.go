@@ -248,7 +248,7 @@ func (sc *scan) wants(k *retainedMessage) bool {
 	case n > 0 && n <= sc.from:
 		return false
 	}
-	return n > sc.sent || min(k.message.QoS, sc.sub.QoS) < mqtt.QoS2
+	return n == 0 || n > sc.sent || min(k.message.QoS, sc.sub.QoS) < mqtt.QoS2
 }
 
 // scanLocked sends Retained Messages as long as there is room. One that has been

@@ -557,7 +557,7 @@ func ended(t *testing.T, c *client.Client, want mqtt.ReasonCode, by string, sinc
 type scram struct {
 	user, password string
 	nonce          string
-	first, final   string
+	first          string
 	server         []byte // the proof that the broker has to give
 }
 
