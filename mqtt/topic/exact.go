@@ -1,5 +1,7 @@
 package topic
 
+import "unsafe"
+
 // exact holds the entries of Topic Filters without wildcards.
 type exact[K comparable, V any] struct {
 	table[leaf[K, V]]
@@ -8,7 +10,17 @@ type exact[K comparable, V any] struct {
 // leaf is one filter and its entries, at least one.
 type leaf[K comparable, V any] struct {
 	pattern string
+	short   [32]byte // where a short pattern stands, see newNode; written once
 	bag     bag[K, V]
+}
+
+func newLeaf[K comparable, V any](pattern string) *leaf[K, V] {
+	l := &leaf[K, V]{pattern: pattern}
+	if len(pattern) > 0 && len(pattern) <= len(l.short) {
+		copy(l.short[:], pattern)
+		l.pattern = unsafe.String(&l.short[0], len(pattern))
+	}
+	return l
 }
 
 // lookup is the beginning of a search: the hash of what is searched for and the
@@ -43,7 +55,7 @@ func (x *exact[K, V]) set(pattern string, key K, v V) (old V, replaced bool) {
 	from := x.begin(pattern)
 	l := x.end(from, pattern)
 	if l == nil {
-		l = &leaf[K, V]{pattern: pattern}
+		l = newLeaf[K, V](pattern)
 		x.add(l, from.hash)
 	}
 	return l.bag.set(key, v)
